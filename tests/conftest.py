@@ -1,0 +1,81 @@
+"""What the tests share: the options of pytest, test data, tiny models and their processors.
+
+`tests` and `tests/transformers` are packages, so that pytest calls a test module `tests.transformers.test_mrope`.
+As `transformers.test_mrope` it would take the place of the real transformers.
+"""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+from transformers import AutoProcessor
+
+from swim.demo.model import build_tiny_model
+
+from .transformers import inputs
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("swim", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("swim")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: runs with --slow"))
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real clips and the real tokenizer: $SWIM_TEST_DATA, or ../shared/data beside the repository."""
+    folder = Path(os.environ.get("SWIM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}; set SWIM_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory) -> Path:
+    """Checkpoint folder of the demo's tiny model with a tokenizer of its own."""
+    return build_tiny_model(tmp_path_factory.mktemp("tiny_model"))
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(tiny_model_dir):
+    return AutoProcessor.from_pretrained(tiny_model_dir, local_files_only=True)
+
+
+@pytest.fixture(scope="session")
+def real_processor_dir(tmp_path_factory, test_data) -> Path:
+    """Checkpoint folder of the demo's tiny model built around Qwen2.5-VL's real tokenizer."""
+    tokenizer = test_data / "qwen_tokenizer"
+    if not (tokenizer / "tokenizer.json").is_file():
+        pytest.skip(f"no real Qwen tokenizer at {tokenizer}")
+    return build_tiny_model(tmp_path_factory.mktemp("real_tokenizer"), tokenizer_dir=tokenizer)
+
+
+@pytest.fixture(scope="session")
+def real_processor(real_processor_dir):
+    return AutoProcessor.from_pretrained(real_processor_dir, local_files_only=True)
+
+
+@pytest.fixture(scope="session")
+def make_tiny_config():
+    """Function: the configuration of a small random Qwen2.5-VL, see tests/transformers/inputs.py."""
+    return inputs.make_tiny_config
+
+
+@pytest.fixture(scope="session")
+def make_tiny_model():
+    """Function: a small random Qwen2.5-VL, see tests/transformers/inputs.py."""
+    return inputs.make_tiny_model

@@ -1,0 +1,136 @@
+"""Without supervision tensors the fork is upstream to the bit: logits, loss, gradients and generated tokens.
+
+Upstream is its own modeling_qwen2_5_vl.py, taken out of the pinned source archive that the fork's build keeps, and
+loaded beside the fork's.
+"""
+
+import importlib.util
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as fork
+
+from .inputs import Spec, make_batch, make_tiny_config, make_tiny_model, without_supervision
+
+CACHE = Path(__file__).resolve().parents[2] / "transformers" / ".cache"
+MODULE = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl_unpatched"
+MODELING = "src/transformers/models/qwen2_5_vl/modeling_qwen2_5_vl.py"
+
+TEXT = [Spec(None, before=4, after=9), Spec(None, before=1, after=6)]
+IMAGES = [Spec("image", (1, 3, 5), before=4, after=7), Spec("image", (1, 2, 2), before=2, after=5)]
+VIDEOS = [Spec("video", (4, 3, 2), before=4, after=7), Spec("video", (2, 2, 2), before=2, after=5, seconds_per_step=2.0)]
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory):
+    """Upstream's own modeling module."""
+    archives = sorted(CACHE.glob("*.tar.gz"))
+    if not archives:
+        pytest.skip(f"no upstream source archive in {CACHE}; the fork's build keeps it there")
+    assert len(archives) == 1, archives
+    with tarfile.open(archives[0]) as archive:
+        (name,) = [name for name in archive.getnames() if name.split("/", 1)[-1] == MODELING]
+        source = archive.extractfile(name).read()
+    path = tmp_path_factory.mktemp("upstream") / "modeling_qwen2_5_vl_unpatched.py"
+    path.write_bytes(source)
+    spec = importlib.util.spec_from_file_location(MODULE, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MODULE] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[MODULE]
+
+
+@pytest.fixture(params=["sdpa", "eager"])
+def models(request, upstream):
+    """(fork, upstream) with equal weights."""
+    ours = make_tiny_model(attn_implementation=request.param)
+    theirs = upstream.Qwen2_5_VLForConditionalGeneration._from_config(
+        make_tiny_config(), attn_implementation=request.param
+    ).eval()
+    theirs.load_state_dict(ours.state_dict())
+    assert type(ours) is Qwen2_5_VLForConditionalGeneration and type(theirs).__module__ == MODULE
+    return ours, theirs
+
+
+def with_positions(model, batch):
+    names = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+    positions, _ = model.model.get_rope_index(**{name: batch[name] for name in names if name in batch})
+    return batch | {"position_ids": positions}
+
+
+def batch_of(name, padding_side, model):
+    batch = without_supervision(make_batch({"text": TEXT, "images": IMAGES, "videos": VIDEOS}[name], padding_side))
+    return with_positions(model, batch) if name == "videos" else batch
+
+
+def test_upstream_really_is_unpatched(upstream):
+    source, patched = (Path(module.__file__).read_text() for module in (upstream, fork))
+    assert "supervis" not in source and "attention_rows" not in source
+    assert "supervised_forward" in patched
+
+
+@pytest.mark.parametrize("padding_side", ["right", "left"])
+@pytest.mark.parametrize("name", ["text", "images", "videos"])
+def test_logits_loss_and_gradients_are_upstreams_to_the_bit(models, name, padding_side):
+    batch = batch_of(name, padding_side, models[0])
+    outputs = [model.train()(**batch) for model in models]
+    assert torch.equal(outputs[0].logits, outputs[1].logits)
+    assert torch.equal(outputs[0].loss, outputs[1].loss) and outputs[0].loss > 0
+    assert outputs[0].keys() == outputs[1].keys()
+    for model, output in zip(models, outputs):
+        output.loss.backward()
+    compared = 0
+    for (parameter, ours), (_, theirs) in zip(models[0].named_parameters(), models[1].named_parameters()):
+        assert (ours.grad is None) == (theirs.grad is None), parameter
+        if ours.grad is not None:
+            assert torch.equal(ours.grad, theirs.grad), parameter
+            compared += int(ours.grad.abs().max() > 0)
+    assert compared >= len(list(models[0].model.language_model.parameters()))
+
+
+@pytest.mark.parametrize("name", ["text", "images", "videos"])
+def test_attentions_and_hidden_states_are_upstreams_to_the_bit(upstream, name):
+    ours = make_tiny_model(attn_implementation="eager")
+    theirs = upstream.Qwen2_5_VLForConditionalGeneration._from_config(make_tiny_config(), attn_implementation="eager").eval()
+    theirs.load_state_dict(ours.state_dict())
+    batch = batch_of(name, "left", ours)
+    with torch.no_grad():
+        outputs = [model(**batch, output_attentions=True, output_hidden_states=True) for model in (ours, theirs)]
+    for field, count in (("attentions", 4), ("hidden_states", 5)):
+        found, expected = (output[field] for output in outputs)
+        assert len(found) == len(expected) == count
+        assert all(torch.equal(one, other) for one, other in zip(found, expected))
+
+
+@pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", ["text", "images", "videos"])
+def test_generated_tokens_are_upstreams(models, name, sampled, monkeypatch):
+    ours, theirs = models
+    batch = {k: v for k, v in batch_of(name, "left", ours).items() if k not in ("labels", "position_ids")}
+    if name == "videos":  # the same positions for both: the fork's rule
+        monkeypatch.setattr(type(theirs.model), "get_rope_index", type(ours.model).get_rope_index)
+    generated = []
+    for model in models:
+        torch.manual_seed(0)
+        output = model.generate(
+            **batch, max_new_tokens=8, min_new_tokens=8, do_sample=sampled, output_logits=True, return_dict_in_generate=True
+        )
+        generated.append((output.sequences, torch.stack(output.logits)))
+    assert generated[0][0].shape[1] == batch["input_ids"].shape[1] + 8
+    assert torch.equal(generated[0][0], generated[1][0]) and torch.equal(generated[0][1], generated[1][1])
+
+
+def test_upstream_places_text_inside_a_video(upstream):
+    """Why the positions are patched: the day this fails, patch 0003 can go (see its Drop-when)."""
+    batch = without_supervision(make_batch([Spec("video", (16, 2, 3), before=1, after=2)]))
+    names = ("input_ids", "attention_mask", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts")
+    model = make_tiny_model()
+    theirs = upstream.Qwen2_5_VLForConditionalGeneration(make_tiny_config())
+    last = [m.model.get_rope_index(**{name: batch[name] for name in names})[0][:, 0, -1].tolist() for m in (model, theirs)]
+    # the block starts at 2, its last step at 2 + 60; the vision end and two words follow
+    assert last == [[65, 65, 65], [7, 7, 7]]
