@@ -1,0 +1,135 @@
+"""Masks: decoding, and the exact share of each cell."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco
+
+from swim.data.errors import DataError
+from swim.data.masks import cover_cells, decode_mask
+
+
+def shares_by_hand(mask, rows: int, columns: int) -> list[list[float]]:
+    """Share of each cell, pixel by pixel, in exact fractions."""
+    height, width = mask.shape
+    cell_height, cell_width = Fraction(height, rows), Fraction(width, columns)
+    shares = []
+    for row in range(rows):
+        shares.append([])
+        for column in range(columns):
+            covered = Fraction(0)
+            for y in range(height):
+                for x in range(width):
+                    if mask[y, x]:
+                        tall = min(Fraction(y + 1), cell_height * (row + 1)) - max(Fraction(y), cell_height * row)
+                        wide = min(Fraction(x + 1), cell_width * (column + 1)) - max(Fraction(x), cell_width * column)
+                        covered += max(tall, Fraction(0)) * max(wide, Fraction(0))
+            shares[-1].append(float(covered / (cell_height * cell_width)))
+    return shares
+
+
+def random_mask(height, width, seed=0) -> np.ndarray:
+    return (np.random.default_rng(seed).random((height, width)) < 0.4).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rows", "columns"),
+    [(13, 17, 3, 5), (17, 13, 5, 3), (12, 8, 3, 4), (7, 7, 7, 7), (5, 9, 8, 2), (3, 2, 5, 7), (1, 1, 2, 3), (11, 4, 1, 1)],
+)
+def test_shares_are_exact_at_odd_sizes(height, width, rows, columns):
+    mask = random_mask(height, width)
+    found = cover_cells(mask, rows, columns)
+    assert found.dtype == np.float32 and found.shape == (rows, columns)
+    np.testing.assert_allclose(found, shares_by_hand(mask, rows, columns), atol=2e-6)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 14), st.integers(1, 14), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+def test_shares_are_exact_at_any_size(height, width, rows, columns, seed):
+    mask = random_mask(height, width, seed)
+    found = cover_cells(mask, rows, columns)
+    np.testing.assert_allclose(found, shares_by_hand(mask, rows, columns), atol=2e-6)
+    assert found.mean() == pytest.approx(mask.mean(), abs=1e-5)  # no area is lost
+
+
+def test_shares_of_full_empty_and_one_pixel():
+    assert np.allclose(cover_cells(np.ones((31, 47), np.uint8), 3, 4), 1, atol=1e-6)
+    assert not cover_cells(np.zeros((31, 47), np.uint8), 3, 4).any()
+    assert cover_cells(np.array([[1, 1, 0]], np.uint8), 1, 2).tolist() == [[1.0, pytest.approx(1 / 3)]]
+    pixel = np.zeros((56, 84), np.uint8)
+    pixel[27, 28] = 1  # last row of the first cell row, first column of the second cell column
+    expected = np.zeros((2, 3))
+    expected[0, 1] = 1 / 28**2
+    np.testing.assert_allclose(cover_cells(pixel, 2, 3), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(("height", "width"), [(13, 17), (1, 1), (30, 7)])
+def test_each_form_of_rle_decodes(height, width):
+    mask = random_mask(height, width)
+    packed = coco.encode(np.asfortranarray(mask))
+    runs, value = [0], 0
+    for pixel in mask.T.ravel():  # column by column, beginning with the number of zeros
+        if pixel != value:
+            runs.append(0)
+            value = pixel
+        runs[-1] += 1
+    for counts in (packed["counts"], packed["counts"].decode(), runs):
+        found = decode_mask({"size": [height, width], "counts": counts}, height, width)
+        assert found.dtype == np.uint8 and np.array_equal(found, mask)
+
+
+def test_polygons_decode_and_are_joined():
+    mask = decode_mask([[1, 1, 5, 1, 5, 4, 1, 4], [8, 0, 10, 0, 10, 6, 8, 6]], 6, 12)
+    expected = np.zeros((6, 12), np.uint8)
+    expected[1:4, 1:5] = 1
+    expected[:, 8:10] = 1
+    assert np.array_equal(mask, expected)
+
+
+@pytest.mark.parametrize(("off_rows", "off_columns"), [(1, 0), (0, 1), (-1, 0), (0, -1), (1, -1), (-1, 1), (1, 1), (-1, -1)])
+def test_one_pixel_off_is_fitted(off_rows, off_columns):
+    mask = random_mask(9 + off_rows, 14 + off_columns)
+    packed = coco.encode(np.asfortranarray(mask))
+    found = decode_mask(packed, 9, 14)
+    expected = np.zeros((9, 14), np.uint8)
+    for y in range(9):
+        for x in range(14):  # a missing last row or column repeats the one before, a surplus one goes
+            expected[y, x] = mask[min(y, mask.shape[0] - 1), min(x, mask.shape[1] - 1)]
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(11, 14), (9, 12), (7, 14), (14, 9), (18, 28)])
+def test_more_than_one_pixel_off_is_an_error(height, width):
+    packed = coco.encode(np.asfortranarray(random_mask(height, width)))
+    with pytest.raises(DataError, match=f"expected a mask of 9 x 14 as its frame, found {height} x {width}"):
+        decode_mask(packed, 9, 14)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": [4, 4]},
+        {"counts": "abc"},
+        {"size": 4, "counts": [16]},
+        {"size": [4], "counts": [16]},
+        {"size": [4, 4], "counts": 7},
+        {"size": [4, 4], "counts": None},
+        {"size": [4, 4], "counts": ["a"]},
+        {"size": ["4", "4"], "counts": [0, 16]},
+        {"size": [4, 4], "counts": [0, 99]},
+        {"size": [4, 4], "counts": [0, 3]},
+        {"size": [4, 4], "counts": "zz"},
+        {"size": [4, 4], "counts": "\u00e9"},
+        [],
+        [[]],
+        [[1, 1]],
+        [[1, 1, 2, 2, 3]],
+    ],
+    ids=str,
+)
+def test_what_does_not_decode_is_an_error(segmentation):
+    with pytest.raises(DataError, match="^segmentation: "):
+        decode_mask(segmentation, 4, 4)

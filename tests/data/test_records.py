@@ -1,0 +1,171 @@
+"""Records: which carry supervision, what their turns and instances are, and what is refused."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from swim.data.errors import DataError
+from swim.data.records import Turn, describe, parse_record
+from swim.data.tags import Span
+
+RLE = {"size": [4, 4], "counts": [0, 16]}
+RECORD = {
+    "index": "videorefer_detailed_caption_7",
+    "video": "clips/a.mp4",
+    "conversations": [
+        {"from": "human", "value": "<video>\nIs the <ins>dog</ins> near the <ins>cat</ins>?"},
+        {"from": "gpt", "value": "The <ins>Dog</ins> is."},
+    ],
+    "annotation": [{"10": {"segmentation": RLE}, "2": {"segmentation": RLE}}, {"2": {"segmentation": [[0, 0, 3, 0, 3, 3]]}}],
+}
+
+
+def record_with(**changes) -> dict:
+    return copy.deepcopy(RECORD) | changes
+
+
+def parsed(**changes):
+    return parse_record(record_with(**changes), "train.json, record 7", "/data")
+
+
+def test_a_supervised_record():
+    record = parsed()
+    assert record.where == "train.json, record 7 (videorefer_detailed_caption_7)"
+    assert (record.path, record.is_image) == (Path("/data/clips/a.mp4"), False)
+    assert record.turns == [
+        Turn("user", "Is the dog near the cat?", [Span(7, 10, "dog"), Span(20, 23, "cat")], [0, 1]),
+        Turn("assistant", "The Dog is.", [Span(4, 7, "Dog")], [0]),
+    ]
+    assert record.instances == [{10: RLE, 2: RLE}, {2: [[0, 0, 3, 0, 3, 3]]}]
+    assert record.annotated_frames == [2, 10]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"index": "videorefer_qa_3"}, {"data_source": "LLaVA"}, {"annotation": []}],
+    ids=["_qa_", "data_source", "no annotation"],
+)
+def test_records_without_supervision_keep_their_text_only(changes):
+    record = parsed(**changes)
+    assert record.turns == [Turn("user", "Is the dog near the cat?", [], []), Turn("assistant", "The Dog is.", [], [])]
+    assert record.instances == [] and record.annotated_frames == []
+
+
+def test_annotation_may_be_absent():
+    raw = record_with()
+    del raw["annotation"]
+    assert parse_record(raw, "x", ".").instances == []
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("<video>\nA <ins>dog</ins>, <ins>cat</ins>", "A dog, cat"),
+        ("<image>\nA <ins>dog</ins>, <ins>cat</ins>", "A dog, cat"),
+        ("<video>A <ins>dog</ins>, <ins>cat</ins>", "A dog, cat"),
+        ("<video>\n\nA <ins>dog</ins>, <ins>cat</ins>", "\nA dog, cat"),
+        ("A <ins>dog</ins>, <ins>cat</ins> <video>\n", "A dog, cat <video>\n"),
+    ],
+)
+def test_a_leading_placeholder_goes(question, text):
+    record = parsed(conversations=[{"from": "human", "value": question}, {"from": "gpt", "value": "<video> no"}])
+    assert [turn.text for turn in record.turns] == [text, "<video> no"]
+    assert [span.phrase for span in record.turns[0].spans] == ["dog", "cat"]
+    assert all(text[span.start : span.end] == span.phrase for span in record.turns[0].spans)
+
+
+def test_frames_without_a_mask_are_not_annotated():
+    frames = {"0": None, "1": {"segmentation": None}, "2": {}, "3": {"segmentation": RLE, "area": 3}, "004": {"segmentation": RLE}}
+    record = parsed(annotation=[frames, {"1": {"segmentation": None}}])
+    assert record.instances == [{3: RLE, 4: RLE}, {}]
+    assert record.annotated_frames == [3, 4]
+
+
+def test_tags_over_several_turns_and_mentions():
+    turns = ["<ins>dog</ins>", "<ins>dog</ins> and <ins>dog</ins>", "none", "<ins>dog</ins>"]
+    conversations = [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(turns)]
+    record = parsed(conversations=conversations, mentions=[1, 0, 1, 0])
+    assert [turn.instances for turn in record.turns] == [[1], [0, 1], [], [0]]
+
+
+def test_images_and_unknown_keys():
+    raw = record_with(image="b.jpg", own={"key": 1})
+    del raw["video"]
+    record = parse_record(raw, "x", "/data")
+    assert (record.path, record.is_image) == (Path("/data/b.jpg"), True)
+
+
+def test_an_absolute_path_stays():
+    assert parsed(video="/other/a.mp4").path == Path("/other/a.mp4")
+
+
+BAD = {
+    "no video": ({"video": None}, 'expected either "video" or "image"'),
+    "video and image": ({"image": "a.jpg"}, 'expected either "video" or "image"'),
+    "video a number": ({"video": 3}, "video: .*found 3"),
+    "one turn": ({"conversations": RECORD["conversations"][:1]}, "conversations: "),
+    "answer first": ({"conversations": RECORD["conversations"][::-1]}, "conversations: turn 0 should be from human"),
+    "two questions": ({"conversations": RECORD["conversations"][:1] * 2}, "conversations: turn 1 should be from gpt"),
+    "another speaker": ({"conversations": [{"from": "user", "value": ""}] * 2}, "conversations.0.from: .*found 'user'"),
+    "no value": ({"conversations": [{"from": "human"}] * 2}, "conversations.0.value: Field required"),
+    "value a number": ({"conversations": [{"from": "human", "value": 1}] * 2}, "conversations.0.value: .*found 1"),
+    "frame not a number": ({"annotation": [{"first": {"segmentation": RLE}}, {}]}, "annotation.0: frame numbers expected, found 'first'"),
+    "negative frame": ({"annotation": [{}, {"-1": {"segmentation": RLE}}]}, "annotation.1: frame numbers expected, found '-1'"),
+    "segmentation a word": ({"annotation": [{"0": {"segmentation": "abc"}}, {}]}, "annotation.0.0.segmentation"),
+    "no usable mask": ({"annotation": [{"0": {"segmentation": None}}, {}]}, "no instance has a usable mask"),
+    "no tag": (
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+        "2 annotated instances but no <ins> tag",
+    ),
+    "more instances than phrases": ({"annotation": RECORD["annotation"] * 2}, "2 distinct tagged phrases"),
+    "mentions too short": ({"mentions": [0]}, '"mentions" must hold'),
+    "mentions words": ({"mentions": ["a", "b", "c"]}, "mentions.0: .*found 'a'"),
+    "unclosed tag": (
+        {"conversations": [{"from": "human", "value": "<ins>dog"}, {"from": "gpt", "value": "b"}]},
+        "unclosed <ins>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_records_are_named(name):
+    changes, message = BAD[name]
+    with pytest.raises(DataError, match=message) as error:
+        parsed(**changes)
+    assert str(error.value).startswith("train.json, record 7 (videorefer_detailed_caption_7): ")
+    assert str(error.value).count("train.json") == 1
+
+
+@pytest.mark.parametrize("raw", [None, 3, "text", []])
+def test_a_record_that_is_no_object_is_refused(raw):
+    with pytest.raises(DataError, match="^f.json, record 0: "):
+        parse_record(raw, "f.json, record 0", ".")
+
+
+def test_names_of_records():
+    assert describe({"index": 4, "id": 5}, "f") == "f (4)"
+    assert describe({"id": "b-1"}, "f") == "f (b-1)"
+    assert describe({}, "f") == describe(None, "f") == "f"
+
+
+def test_an_error_keeps_its_place_between_processes():
+    error = pickle.loads(pickle.dumps(DataError("bad", "f.json, record 1")))
+    assert (str(error), error.message, error.where) == ("f.json, record 1: bad", "bad", "f.json, record 1")
+    assert str(DataError("bad").at("here")) == "here: bad" and str(error.at("elsewhere")) == "f.json, record 1: bad"
+
+
+def test_real_records(test_data):
+    raw = json.loads((test_data / "nl_refer_real" / "train.json").read_text())
+    records = [parse_record(r, f"train.json, record {n}", test_data) for n, r in enumerate(raw)]
+    assert [[turn.instances for turn in record.turns] for record in records] == [
+        [[0], [0]], [[0, 1], [0, 1]], [[0], [0]], [[], []], [[], []],
+    ]  # fmt: skip
+    assert [record.annotated_frames for record in records] == [
+        list(range(0, 136, 15)), list(range(0, 136, 15)), list(range(12)), [], [],
+    ]  # fmt: skip
+    assert [record.path.exists() for record in records] == [True] * 5
+    assert records[3].turns[1].text == "A dog."
+    assert records[4].turns[0].text == "What kind of vehicle appears in the video?"
