@@ -5,16 +5,20 @@ As `transformers.test_mrope` it would take the place of the real transformers.
 """
 
 import os
+import sys
 from pathlib import Path
 
-import hypothesis
-import pytest
-import torch
-from transformers import AutoProcessor
+# `python -m pytest` inside tests/ puts this folder on the path, and tests/transformers before the real one.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
-from swim.demo.model import build_tiny_model
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from transformers import AutoProcessor  # noqa: E402
 
-from .transformers import inputs
+from swim.demo.model import build_tiny_model  # noqa: E402
+
+from .transformers import inputs  # noqa: E402
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)

@@ -16,11 +16,15 @@ def decode_mask(segmentation: dict | list, height: int, width: int) -> np.ndarra
     """
     try:
         if isinstance(segmentation, list):
+            if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
+                raise ValueError("a polygon is x, y of at least three points")
             mask = coco.decode(coco.merge(coco.frPyObjects(segmentation, height, width)))
-        elif isinstance(segmentation["counts"], list):
-            mask = coco.decode(coco.frPyObjects(segmentation, *segmentation["size"]))
         else:
-            mask = coco.decode({"size": segmentation["size"], "counts": _as_bytes(segmentation["counts"])})
+            rle = {"size": segmentation["size"], "counts": _as_bytes(segmentation)}
+            found, expected = _pixels(rle["counts"]), rle["size"][0] * rle["size"][1]
+            if found != expected:  # of a short one pycocotools leaves the rest as it found the memory
+                raise ValueError(f"{found} pixels in counts, {expected} in size")
+            mask = coco.decode(rle)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(f"segmentation: not a COCO RLE {{size, counts}} or list of polygons ({error})") from None
     off = max(abs(mask.shape[0] - height), abs(mask.shape[1] - width))
@@ -32,8 +36,30 @@ def decode_mask(segmentation: dict | list, height: int, width: int) -> np.ndarra
     return mask
 
 
-def _as_bytes(counts: Any) -> bytes:
+def _as_bytes(segmentation: dict[str, Any]) -> bytes:
+    """The compressed counts of an RLE of any form."""
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        return coco.frPyObjects(segmentation, *segmentation["size"])["counts"]
     return counts.encode() if isinstance(counts, str) else counts
+
+
+def _pixels(counts: bytes) -> int:
+    """Pixels that compressed run lengths add up to.
+
+    A run is five bits a character, the low ones first, with a sign; from the fourth on it is stored as the difference
+    to the run two before.
+    """
+    runs, value, shift = [], 0, 0
+    for character in counts:
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    return sum(runs)
 
 
 def cover_cells(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -73,7 +73,11 @@ def _read(path: Path, max_frames: int, annotated: list[int]) -> tuple[np.ndarray
         if not files:
             raise DataError(f"no image in the frame folder {path}")
         numbers = sample_frames(len(files), max_frames, annotated)
-        return np.stack([_read_image(files[n]) for n in numbers]), numbers, len(files), FOLDER_FPS
+        frames = [_read_image(files[n]) for n in numbers]
+        sizes = sorted({frame.shape[:2] for frame in frames})
+        if len(sizes) > 1:
+            raise DataError(f"frames of different sizes (height, width) in the folder {path}: {sizes}")
+        return np.stack(frames), numbers, len(files), FOLDER_FPS
     if path.suffix.lower() in _IMAGE_ENDINGS:
         return _read_image(path)[None], [0], 1, FOLDER_FPS
     try:
