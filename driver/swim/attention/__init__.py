@@ -1,0 +1,1 @@
+"""Analysis of attention maps; the maps themselves come from the fork's attention_supervision.py."""

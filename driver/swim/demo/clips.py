@@ -1,0 +1,232 @@
+"""Demo data: short clips of moving coloured shapes, with NL-Refer records about one shape each.
+
+The objects of a clip have different colours, so that a phrase such as "red circle" names one of them.
+
+    python -m swim.demo.clips --output output/demo_data --train_clips 1000 --held_out_clips 100 --seed 0
+
+The folder then holds ``train.json`` and ``held_out.json`` (NL-Refer records), ``train.yaml`` and ``held_out.yaml``
+(data configurations), ``clips/<split>/*.mp4`` and, written last, ``manifest.json``.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import yaml
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render
+
+QUESTION = "What pattern does the {} have?"
+ANSWER = "The {} is {}."
+
+_SPLITS = ("train", "held_out")
+_LAYOUT_VERSION = 2  # raise it when the drawing or the layout changes, so that old folders are made again
+_PARALLEL_FROM_CLIPS = 64  # below this, starting worker processes costs more than it saves
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """Where the demo data lies."""
+
+    data_root: Path
+    train_json: Path
+    held_out_json: Path
+    train_config: Path
+    held_out_config: Path
+
+
+def demo_texts() -> Iterator[str]:
+    """Every question and every answer that a clip can give, without tags: what a tokenizer has to know."""
+    for colour in COLOURS:
+        for shape in SHAPES:
+            yield QUESTION.format(f"{colour} {shape}")
+            for pattern in PATTERNS:
+                yield ANSWER.format(f"{colour} {shape}", pattern)
+
+
+def write_clip(path: Path, frames: np.ndarray, fps: int) -> None:
+    """Write uint8[T, H, W, 3] as an h264 mp4. One encoder thread: the same frames give the same bytes."""
+    with av.open(str(path), "w") as container:
+        options = {"crf": "16", "preset": "veryfast", "threads": "1"}
+        stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _annotation(masks: np.ndarray, every: int) -> dict:
+    """Return ``{frame number: {"segmentation": RLE}}`` of bool[T, H, W], every ``every``-th frame."""
+    annotation = {}
+    for number in range(0, len(masks), every):
+        rle = coco_mask.encode(np.asfortranarray(masks[number], np.uint8))
+        annotation[str(number)] = {"segmentation": {"size": rle["size"], "counts": rle["counts"].decode()}}
+    return annotation
+
+
+def conversation(phrase: str, pattern: str) -> list[dict]:
+    """Return the question and answer about one object, in NL-Refer's form, tagged."""
+    tagged = f"<ins>{phrase}</ins>"
+    return [
+        {"from": "human", "value": "<video>\n" + QUESTION.format(tagged)},
+        {"from": "gpt", "value": ANSWER.format(tagged, pattern)},
+    ]
+
+
+def _train_records(things: list[Thing], annotations: list[dict], video: str, asked: Iterable[int]) -> list[dict]:
+    return [
+        {
+            "video": video,
+            "conversations": conversation(things[i].phrase, things[i].pattern),
+            "annotation": [annotations[i]],
+        }
+        for i in asked
+    ]
+
+
+def _held_out_record(things: list[Thing], annotations: list[dict], video: str, asked: int, other: int) -> dict:
+    """A training record plus ``swap`` (the question about another object) and ``all_objects``."""
+    (record,) = _train_records(things, annotations, video, [asked])
+    record["swap"] = {"object": other, "conversations": conversation(things[other].phrase, things[other].pattern)}
+    record["all_objects"] = [
+        {"phrase": thing.phrase, "pattern": thing.pattern, "annotation": annotation}
+        for thing, annotation in zip(things, annotations)
+    ]
+    return record
+
+
+def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSettings) -> list[dict]:
+    """Draw clip ``index`` of a split, write its mp4 and return its records, still without ``index``."""
+    rng = np.random.default_rng([seed, _SPLITS.index(split), index])
+    things = draw_scene(rng, settings)
+    frames, masks = render(things, settings, rng)
+    video = f"clips/{split}/{index:05d}.mp4"
+    write_clip(root / video, frames, settings.fps)
+    annotations = [_annotation(mask, settings.annotate_every) for mask in masks]
+    order = [int(i) for i in rng.permutation(len(things))]
+    if split == "held_out":
+        return [_held_out_record(things, annotations, video, order[0], order[1])]
+    return _train_records(things, annotations, video, order[: settings.questions_per_clip])
+
+
+def make_demo_data(
+    output_dir: str | os.PathLike,
+    train_clips: int,
+    held_out_clips: int,
+    seed: int = 0,
+    settings: ClipSettings = ClipSettings(),
+    workers: int | None = None,
+) -> DemoData:
+    """Write the demo data and return where it lies. An identical earlier result is kept; anything else is made again.
+
+    ``workers`` processes draw and encode (default: one per core). Raises ``ValueError`` for negative counts.
+    """
+    if train_clips < 0 or held_out_clips < 0:
+        raise ValueError(f"clip counts must not be negative: train {train_clips}, held out {held_out_clips}")
+    root = Path(output_dir)
+    paths = DemoData(root, *(root / name for name in ("train.json", "held_out.json", "train.yaml", "held_out.yaml")))
+    request = {"layout": _LAYOUT_VERSION, "seed": seed, "train_clips": train_clips, "held_out_clips": held_out_clips}
+    request["settings"] = asdict(settings)
+    manifest = root / "manifest.json"
+    if _is_complete(manifest, request):
+        return paths
+    _clear(root)
+    for split, count in zip(_SPLITS, (train_clips, held_out_clips)):
+        (root / "clips" / split).mkdir(parents=True, exist_ok=True)
+        make = partial(make_clip, split=split, root=root, seed=seed, settings=settings)
+        _write_split(root, split, count, make, workers)
+    hashes = {str(path.relative_to(root)): _sha256(path) for path in _own_files(root)}
+    manifest.write_text(json.dumps({"request": request, "sha256": hashes}, indent=1))
+    return paths
+
+
+def _write_split(root: Path, split: str, count: int, make, workers: int | None) -> None:
+    """Make the clips of a split, then its records and its data configuration."""
+    workers = min(workers or os.cpu_count() or 1, count // _PARALLEL_FROM_CLIPS + 1)
+    progress = partial(tqdm, total=count, desc=f"demo clips, {split}", unit="clip")
+    if workers > 1:
+        # spawn: forking a process that already runs torch's threads can deadlock
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            per_clip = list(progress(pool.map(make, range(count), chunksize=16)))
+    else:
+        per_clip = [make(index) for index in progress(range(count))]
+    records = [record for clip in per_clip for record in clip]
+    name = "videorefer_demo" if split == "train" else "videorefer_demo_held_out"
+    records = [{"index": f"{name}_{number}", **record} for number, record in enumerate(records)]
+    (root / f"{split}.json").write_text(json.dumps(records))
+    config = {"datasets": [{"json_path": f"{split}.json", "data_root": ".", "sampling_strategy": "all"}]}
+    heading = f"# Demo data, {split}: paths are relative to this file.\n"
+    (root / f"{split}.yaml").write_text(heading + yaml.safe_dump(config))
+
+
+def _own_files(root: Path) -> list[Path]:
+    """The files that this module writes, present ones only, without the manifest."""
+    named = [root / f"{split}.{ending}" for split in _SPLITS for ending in ("json", "yaml")]
+    clips = [path for split in _SPLITS for path in (root / "clips" / split).glob("*.mp4")]
+    return [path for path in named if path.is_file()] + sorted(clips)
+
+
+def _clear(root: Path) -> None:
+    """Remove what an earlier call left; the manifest first, so that an interruption never looks complete."""
+    (root / "manifest.json").unlink(missing_ok=True)
+    for path in _own_files(root):
+        path.unlink()
+
+
+def _is_complete(manifest: Path, request: dict) -> bool:
+    """Whether the folder holds exactly what was asked for, file by file."""
+    try:
+        made = json.loads(manifest.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    if not isinstance(made, dict) or made.get("request") != request:
+        return False
+    root = manifest.parent
+    return {str(path.relative_to(root)): _sha256(path) for path in _own_files(root)} == made.get("sha256")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _switch(text: str) -> bool:
+    """Read a command-line boolean: bool("false") would be True."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
+    return text.lower() == "true"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the demo's clips and records.")
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--train_clips", type=int, default=1000)
+    parser.add_argument("--held_out_clips", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    for field in fields(ClipSettings):
+        read = _switch if field.type is bool else field.type
+        parser.add_argument(f"--{field.name}", type=read, default=field.default)
+    args = parser.parse_args()
+    try:
+        settings = ClipSettings(**{field.name: getattr(args, field.name) for field in fields(ClipSettings)})
+        data = make_demo_data(args.output, args.train_clips, args.held_out_clips, args.seed, settings, args.workers)
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(data.data_root)
+
+
+if __name__ == "__main__":
+    main()

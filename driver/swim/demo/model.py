@@ -1,0 +1,296 @@
+"""A tiny, randomly initialised Qwen2.5-VL with its processor: small enough to be trained on two CPU cores.
+
+    python -m swim.demo.model --output output/tiny_model
+    python -m swim.demo.model --output output/tiny_model --tokenizer path/to/Qwen2.5-VL-7B-Instruct
+
+The folder is a complete checkpoint: ``AutoProcessor`` and ``Qwen2_5_VLForConditionalGeneration`` load it offline.
+Without ``--tokenizer`` the model gets a byte-level BPE of its own, learnt from the demo's texts, with Qwen's
+pre-tokenisation and special tokens. With it, the same model is built around the real tokenizer and chat template.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from swim.data.chat import SYSTEM_PROMPT
+from swim.demo.clips import demo_texts
+
+DEMO_SYSTEM_PROMPT = "You describe the named object."
+DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."  # what the template says when a conversation brings none
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
+    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
+    "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+MAX_OWN_TOKENS = 2000
+
+# The text that Qwen2.5-VL's own template makes: turns between <|im_start|> and <|im_end|>, a default system turn in
+# front, one placeholder between <|vision_start|> and <|vision_end|> for each picture or video.
+CHAT_TEMPLATE = """\
+{%- set seen = namespace(images=0, videos=0) -%}
+{%- macro vision(pad) -%}<|vision_start|><|{{ pad }}_pad|><|vision_end|>{%- endmacro -%}
+{%- if messages and messages[0].role != 'system' -%}
+{{- '<|im_start|>system\\nDEFAULT_SYSTEM_PROMPT<|im_end|>\\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if message.content is string -%}
+{{- message.content -}}
+{%- else -%}
+{%- for part in message.content -%}
+{%- if part.type == 'image' or 'image' in part or 'image_url' in part -%}
+{%- set seen.images = seen.images + 1 -%}
+{{- 'Picture ' ~ seen.images ~ ': ' if add_vision_id -}}
+{{- vision('image') -}}
+{%- elif part.type == 'video' or 'video' in part -%}
+{%- set seen.videos = seen.videos + 1 -%}
+{{- 'Video ' ~ seen.videos ~ ': ' if add_vision_id -}}
+{{- vision('video') -}}
+{%- elif 'text' in part -%}
+{{- part.text -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{{- '<|im_start|>assistant\\n' if add_generation_prompt -}}
+""".replace("DEFAULT_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT)
+
+# Qwen2.5-VL's normalisation of pixels, and no limits of size: the data path decides how large a frame is.
+PIXELS = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "patch_size": 14,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "size": {"shortest_edge": 4 * 28 * 28, "longest_edge": 16384 * 28 * 28},
+}
+
+TEXT = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 32768,
+    "initializer_range": 0.06,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+}
+VISION = {
+    "depth": 1,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "fullatt_block_indexes": [0],
+    "tokens_per_second": 2,
+}
+COLOUR_GAIN = 2.0
+WAVE_GAIN = 12.0
+ENERGY_GAIN = 2.0  # how far a wave's answer reaches into the curved part of silu
+FEATURE_GAIN = 0.2  # brings visual features near the size of word embeddings
+ATTENTION_SUPERVISION = {"preset": "paper", "layers": [1, 2]}
+
+
+def default_texts() -> list[str]:
+    """The texts whose words become single tokens: the demo's questions and answers and what templates add."""
+    around = [SYSTEM_PROMPT, DEMO_SYSTEM_PROMPT, DEFAULT_SYSTEM_PROMPT, "system\n", "user\n", "assistant\n"]
+    return [*demo_texts(), *around]
+
+
+def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE of at most ``MAX_OWN_TOKENS`` + special tokens. Any text survives a round trip."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=MAX_OWN_TOKENS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
+        model_max_length=TEXT["max_position_embeddings"],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load_real_tokenizer(folder: Path):
+    """Return Qwen2.5-VL's own tokenizer and chat template from a checkpoint folder (its weights are not needed).
+
+    Raises ``FileNotFoundError`` when a file is missing, ``ValueError`` when the tokenizer lacks a special token.
+    """
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder / name} is missing: --tokenizer needs a folder with Qwen2.5-VL's tokenizer.json, "
+                "tokenizer_config.json and chat_template.json"
+            )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
+    if missing:
+        raise ValueError(f"the tokenizer in {folder} is not Qwen2.5-VL's: it lacks {', '.join(missing)}")
+    return tokenizer, _read_chat_template(folder)
+
+
+def _read_chat_template(folder: Path) -> str:
+    """The template of a checkpoint: ``chat_template.jinja`` in new ones, ``chat_template.json`` in the released one."""
+    jinja, legacy = folder / "chat_template.jinja", folder / "chat_template.json"
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
+    if legacy.is_file():
+        return json.loads(legacy.read_text(encoding="utf-8"))["chat_template"]
+    raise FileNotFoundError(f"{folder} holds neither chat_template.jinja nor chat_template.json: copy the model's own")
+
+
+def build_processor(tokenizer, chat_template: str) -> Qwen2_5_VLProcessor:
+    """Return Qwen2.5-VL's processor around a tokenizer."""
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**PIXELS),
+        video_processor=Qwen2VLVideoProcessor(**PIXELS, do_sample_frames=False, cap_pixels_per_frame=False),
+        tokenizer=tokenizer,
+        chat_template=chat_template,
+    )
+
+
+def build_config(tokenizer) -> Qwen2_5_VLConfig:
+    """Return the tiny model's configuration, its token ids taken from the tokenizer."""
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    # rows beyond the tokenizer's, as in Qwen's checkpoints: a multiple of 128 suits every kernel
+    vocab_size = math.ceil(len(tokenizer) / 128) * 128
+    text = {**TEXT, "vocab_size": vocab_size, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
+    return Qwen2_5_VLConfig(
+        text_config={**text, "bos_token_id": None},
+        vision_config={**VISION, "out_hidden_size": TEXT["hidden_size"]},
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+        attention_supervision=dict(ATTENTION_SUPERVISION),
+    )
+
+
+@torch.no_grad()
+def make_vision_informative(visual: torch.nn.Module, generator: torch.Generator) -> None:
+    """Give the untrained vision tower random weights whose features tell colours and patterns apart.
+
+    The tower stays frozen in the demo, so its random features are all that the language model ever sees. Usual
+    initial weights make them nearly linear in the pixels, and no linear map of pixels tells stripes from checks at
+    every offset. Here the patch filters are flat (random colour) or plane waves (random direction, wave length and
+    phase), and the block's gated MLP, with equal gate and input, returns each wave's energy u * silu(u). The merger
+    treats its four patches alike, which averages the energies over offsets. Attention would blur places: it adds 0.
+    """
+    filters = visual.patch_embed.proj.weight  # [hidden, 3, frames, patch, patch]
+    filters.copy_(_patch_filters(*filters.shape[:3], filters.shape[-1], generator))
+    for name, module in visual.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            gain = {"attn.proj": 0.0, "mlp.down_proj": 3.0, "merger.mlp.2": FEATURE_GAIN}
+            factor = next((value for ending, value in gain.items() if name.endswith(ending)), 1.0)
+            random = torch.randn(module.weight.shape, generator=generator)
+            module.weight.copy_(random * factor / module.in_features**0.5)
+    for block in visual.blocks:
+        for projection in (block.mlp.gate_proj, block.mlp.up_proj):
+            torch.nn.init.eye_(projection.weight).mul_(ENERGY_GAIN)
+    merge = visual.merger.mlp[0]
+    one_patch = torch.randn(merge.out_features, len(filters), generator=generator) / merge.in_features**0.5
+    merge.weight.copy_(one_patch.repeat(1, merge.in_features // len(filters)))
+
+
+def _patch_filters(hidden: int, channels: int, frames: int, side: int, generator: torch.Generator) -> torch.Tensor:
+    """Return float[hidden, channels, frames, side, side]: every second filter flat in a random colour, the rest
+    grey plane waves of zero mean, with a wave length of 7 pixels or more and the same in every frame."""
+    is_flat = (torch.arange(hidden) % 2 == 0).view(-1, 1, 1)
+    angle = torch.rand(hidden, 1, 1, generator=generator) * math.pi
+    cycles_per_px = torch.rand(hidden, 1, 1, generator=generator) * 0.15
+    phase = torch.rand(hidden, 1, 1, generator=generator)
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    cycles = cycles_per_px * (angle.sin() * y + angle.cos() * x) + phase
+    wave = torch.cos(2 * math.pi * cycles)
+    wave = torch.where(is_flat, 1.0, WAVE_GAIN * (wave - wave.mean((1, 2), keepdim=True)))
+    colour = torch.randn(hidden, channels, generator=generator) * COLOUR_GAIN
+    colour = torch.where(is_flat[:, 0], colour, 1.0) / channels**0.5
+    filters = colour[:, :, None, None, None] * wave[:, None, None] / (frames * side**2)
+    return filters.expand(-1, -1, frames, -1, -1)
+
+
+def build_tiny_model(
+    output_dir: str | os.PathLike,
+    tokenizer_dir: str | os.PathLike | None = None,
+    texts: Iterable[str] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write a tiny random Qwen2.5-VL checkpoint with its processor to ``output_dir`` and return that path.
+
+    ``tokenizer_dir``: build it around Qwen2.5-VL's real tokenizer there. Otherwise a tokenizer is learnt from
+    ``texts`` (default: the demo's). The caller's random state is left alone. Raises what ``load_real_tokenizer``
+    raises, and ``ValueError`` when both sources of a tokenizer are given.
+    """
+    if tokenizer_dir is not None and texts is not None:
+        raise ValueError("give tokenizer_dir or texts, not both: a ready tokenizer learns nothing from texts")
+    output = Path(output_dir)
+    if tokenizer_dir is None:
+        tokenizer, chat_template = train_tokenizer(default_texts() if texts is None else texts), CHAT_TEMPLATE
+    else:
+        tokenizer, chat_template = load_real_tokenizer(Path(tokenizer_dir))
+    config = build_config(tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    make_vision_informative(model.model.visual, torch.Generator().manual_seed(seed))
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        eos_token_id=[config.text_config.eos_token_id, config.text_config.pad_token_id],
+        pad_token_id=config.text_config.pad_token_id,
+    )
+    model.save_pretrained(output)
+    build_processor(tokenizer, chat_template).save_pretrained(output)
+    return output
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write a tiny random Qwen2.5-VL checkpoint.")
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--tokenizer", help="folder with Qwen2.5-VL's own tokenizer and chat template")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    try:
+        print(build_tiny_model(args.output, args.tokenizer, seed=args.seed))
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The command: `python -m swim.train --config FILE [--key value ...]`."""
+
+import os
+import sys
+
+from swim.data.errors import DataError
+from swim.demo.report import train_and_report
+from swim.train.config import ConfigError, load_config
+from swim.train.run import train
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        config_path, overrides = _split_config(arguments)
+        config = load_config(config_path, overrides)
+        if config.demo_report and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            print("demo_report needs a single process: no control, no pictures, no summary.json")
+            config.demo_report = False
+        if config.demo_report:
+            train_and_report(config)
+        else:
+            train(config)
+    except (ConfigError, DataError) as error:
+        print(f"error: {_last_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _split_config(arguments: list[str]) -> tuple[str, list[str]]:
+    """The last --config and the other arguments."""
+    if "-h" in arguments or "--help" in arguments:
+        print(__doc__ + "\nKeys: swim.train.config.TrainConfig and every argument of trl.SFTConfig; see README.")
+        raise SystemExit(0)
+    path, rest, position = None, [], 0
+    while position < len(arguments):
+        if arguments[position] == "--config" and position + 1 < len(arguments):
+            path = arguments[position + 1]
+            position += 2
+            continue
+        rest.append(arguments[position])
+        position += 1
+    if path is None:
+        raise ConfigError("expected --config FILE; run_scripts/configs has examples")
+    return path, rest
+
+
+def _last_line(error: Exception) -> str:
+    """A data worker's error arrives with its traceback in front; its last line is the message."""
+    text = str(error).strip()
+    if "Original Traceback" in text:
+        text = text.splitlines()[-1].partition(": ")[2]
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,201 @@
+"""The training configuration: a YAML file, overridden key by key on the command line; unknown keys are errors."""
+
+import dataclasses
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from trl import SFTConfig
+
+from swim.data.chat import SYSTEM_PROMPT
+from swim.data.sample import DataSettings
+from swim.data.video import VisualBudget
+
+# What the trainer decides itself; setting these elsewhere would be silently undone.
+_FIXED_ARGUMENTS = {
+    "dataset_kwargs": {"skip_prepare_dataset": True},  # rows stay raw, the collator decodes them
+    "remove_unused_columns": False,
+    "max_length": None,  # a visual block must not be cut
+    "prediction_loss_only": True,
+    "label_names": ["labels"],
+    "ddp_find_unused_parameters": False,
+}
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; `str(error)` names the key and the remedy."""
+
+
+class LoraOptions(BaseModel):
+    """LoRA on the language model's attention and MLP projections."""
+
+    model_config = ConfigDict(extra="forbid")
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+
+
+class DemoOptions(BaseModel):
+    """The sample data that is made when no `data_config` is given; the tiny model goes beside it."""
+
+    model_config = ConfigDict(extra="forbid")
+    dir: str = "output/demo_inputs"
+    train_clips: int = 2000
+    held_out_clips: int = 200
+    seed: int = 0
+
+
+class TrainConfig(BaseModel):
+    """Our own keys. Every other key of the YAML is an argument of TRL's SFTConfig (learning_rate, max_steps, ...).
+
+    model_name_or_path: folder or hub name; null builds the demo's tiny model. data_config: mixture YAML; null makes the
+    demo's data. attention_supervision: options of the fork's AttentionSupervisionConfig, over those the model brings.
+    train_visual: train the vision tower too. dtype: of the loaded weights; "auto" is bfloat16 under bf16 DeepSpeed,
+    else float32. attn_implementation: "auto" is flash attention where it is installed and a GPU is there, else SDPA.
+    cpu_threads: of this process; null leaves it to torch. demo_report: control run, pictures and summary.json; needs
+    one process.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    output_dir: str
+    model_name_or_path: str | None = None
+    data_config: str | None = None
+    attention_supervision: dict[str, Any] = {}
+    train_visual: bool = False
+    dtype: str = "auto"
+    attn_implementation: str = "auto"
+    lora: LoraOptions | None = None
+    demo: DemoOptions = DemoOptions()
+    demo_report: bool = False
+    system_prompt: str = SYSTEM_PROMPT
+    max_frames: int = Field(VisualBudget.max_frames, ge=1)
+    min_pixels: int = Field(VisualBudget.min_pixels, ge=1)
+    max_pixels: int = Field(VisualBudget.max_pixels, ge=1)
+    total_pixels: int = Field(VisualBudget.total_pixels, ge=1)
+    mask_resolution: int = Field(1, ge=1)
+    cache_gb: float = Field(0.0, ge=0)
+    cpu_threads: int | None = Field(None, ge=1)
+    arguments: dict[str, Any] = {}
+
+    @property
+    def data_settings(self) -> DataSettings:
+        budget = VisualBudget(self.max_frames, self.min_pixels, self.max_pixels, self.total_pixels)
+        return DataSettings(budget, self.system_prompt, self.mask_resolution, cache_gb=self.cache_gb)
+
+    def trainer_arguments(self) -> SFTConfig:
+        """Raises ConfigError for values that the trainer refuses."""
+        arguments = {**self.arguments, **_FIXED_ARGUMENTS}
+        if not torch.cuda.is_available():
+            arguments |= {"use_cpu": True, "dataloader_pin_memory": False}
+            if "RANK" in os.environ:  # without a backend TrainingArguments takes two CPU processes for one
+                arguments["ddp_backend"] = "gloo"
+        try:
+            return SFTConfig(output_dir=self.output_dir, **arguments)
+        except (TypeError, ValueError, ImportError, OSError) as error:
+            raise ConfigError(f"the trainer refuses its arguments: {error}") from None
+
+    def to_flat(self) -> dict[str, Any]:
+        """The resolved configuration in the layout of the YAML."""
+        flat = self.model_dump(exclude={"arguments"})
+        return {**flat, **self.arguments}
+
+
+def load_config(path: str | Path, overrides: list[str] = ()) -> TrainConfig:
+    """The YAML file with command-line overrides: ["--learning_rate", "1e-4", "--attention_supervision.layers", "[2]"].
+
+    Values are YAML. A model, a data config or max_steps given on the command line turns demo_report off unless it is
+    given too. Raises ConfigError for a missing or malformed file, an unknown key or a value of the wrong type.
+    """
+    flat = _read(Path(path))
+    given = parse_overrides(overrides)
+    if {"model_name_or_path", "data_config", "max_steps"} & set(given):
+        given.setdefault("demo_report", False)
+    _merge(flat, given)
+    arguments = {field.name for field in dataclasses.fields(SFTConfig)} - {"output_dir"}
+    own = set(TrainConfig.model_fields) - {"arguments"}
+    unknown = sorted(set(flat) - own - arguments)
+    if unknown:
+        raise ConfigError(f"{path}: unknown key {unknown[0]!r}{_suggest(unknown[0], own | arguments)}")
+    fixed = sorted(set(flat) & set(_FIXED_ARGUMENTS))
+    if fixed:
+        raise ConfigError(f"{path}: {fixed[0]} is decided by the trainer; remove the key")
+    try:
+        return TrainConfig(
+            **{key: flat[key] for key in flat if key in own},
+            arguments={key: flat[key] for key in sorted(flat) if key not in own},
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ConfigError(f"{path}: {where}: {problem['msg']}, found {problem['input']!r}") from None
+
+
+def parse_overrides(arguments: list[str]) -> dict[str, Any]:
+    """["--a.b", "1", "--c=x"] -> {"a": {"b": 1}, "c": "x"}. A key without a value is true. Raises ConfigError."""
+    values: dict[str, Any] = {}
+    arguments = [part for argument in arguments for part in _split(argument)]
+    position = 0
+    while position < len(arguments):
+        key = arguments[position]
+        if not key.startswith("--"):
+            raise ConfigError(f"expected --key value, found {key!r}")
+        position += 1
+        value: Any = True
+        if position < len(arguments) and not arguments[position].startswith("--"):
+            value = _yaml_value(arguments[position])
+            position += 1
+        *parents, last = key[2:].split(".")
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return values
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Keys whose values differ, leaving out those that do not change the result."""
+    ignored = {"resume_from_checkpoint", "demo_report", "save_total_limit", "disable_tqdm", "report_to"}
+    return sorted(key for key in (set(old) | set(new)) - ignored if old.get(key) != new.get(key))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration; see run_scripts/configs") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: malformed YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+    return content
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]):
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _split(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--") and "=" in argument else [argument]
+
+
+def _yaml_value(text: str) -> Any:
+    """YAML, but 1e-4 is a number too (YAML 1.1 wants 1.0e-4)."""
+    try:
+        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+    except ValueError:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"expected a YAML value, found {text!r}: {error}") from None
+
+
+def _suggest(key: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else "; see README, Configuration"

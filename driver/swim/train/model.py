@@ -1,0 +1,70 @@
+"""Loading what is trained: weights, processor, supervision options, what is frozen."""
+
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
+from transformers.utils import is_flash_attn_2_available
+
+from swim.train.config import ConfigError, LoraOptions, TrainConfig
+
+SUPERVISION_FILE = "attention_supervision.json"
+# The vision tower's MLP has the same module names, so the language model is named too.
+_LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+def load_model(name: str, config: TrainConfig, bf16_deepspeed: bool):
+    """(model, processor) of a folder or hub name, with `config.attention_supervision` set and the tower frozen.
+
+    Raises ConfigError when they cannot be loaded, and for supervision options that do not fit the model.
+    """
+    try:
+        model_config = AutoConfig.from_pretrained(name)
+        processor = AutoProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model_name_or_path: cannot load {name}: {str(error).splitlines()[0]}") from None
+    if model_config.model_type != "qwen2_5_vl":
+        raise ConfigError(f"model_name_or_path: expected a Qwen2.5-VL model, found {model_config.model_type} in {name}")
+    model_config.attention_supervision = resolve_supervision(model_config, config)
+    dtype = {"auto": torch.bfloat16 if bf16_deepspeed else torch.float32}.get(config.dtype, config.dtype)
+    try:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            name, config=model_config, dtype=dtype, attn_implementation=attention_implementation(config)
+        )
+    except (OSError, ImportError, ValueError) as error:
+        raise ConfigError(f"model_name_or_path: cannot load the weights of {name}: {error}") from None
+    model.model.visual.requires_grad_(config.train_visual)
+    return model, processor
+
+
+def resolve_supervision(model_config, config: TrainConfig) -> dict:
+    """The options that the model brings, overridden by the configuration, complete. Raises ConfigError."""
+    options = {**(getattr(model_config, "attention_supervision", None) or {}), **config.attention_supervision}
+    try:
+        supervision = AttentionSupervisionConfig.from_dict(options)
+        supervision.layers = list(supervision.layers_of(model_config.text_config.num_hidden_layers))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return supervision.to_dict()
+
+
+def attention_implementation(config: TrainConfig) -> str:
+    if config.attn_implementation != "auto":
+        return config.attn_implementation
+    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
+
+
+def lora_config(options: LoraOptions | None) -> LoraConfig | None:
+    if options is None:
+        return None
+    return LoraConfig(
+        r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=_LORA_TARGETS
+    )
+
+
+def write_supervision(folder: str | Path, supervision: dict):
+    """Writes the options beside a LoRA adapter, whose folder holds no model config."""
+    (Path(folder) / SUPERVISION_FILE).write_text(json.dumps(supervision, indent=1) + "\n")

@@ -1,0 +1,130 @@
+"""One training run, read from top to bottom."""
+
+import os
+import socket
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from rich.console import Console
+from transformers.trainer_utils import set_seed
+
+from swim.data.collator import SwimCollator
+from swim.data.mixture import load_mixture
+from swim.demo.inputs import make_demo_inputs
+from swim.train.config import ConfigError, TrainConfig
+from swim.train.model import attention_implementation, load_model, lora_config, write_supervision
+from swim.train.run_folder import RunFolder
+from swim.train.trainer import LOGGED, SaveSupervision, SwimTrainer
+
+console = Console(soft_wrap=True)
+
+
+def train(config: TrainConfig) -> dict:
+    """Trains as `config` says and leaves the checkpoint in its output_dir. Returns what `finished.json` holds.
+
+    A finished run is left as it is. An unfinished one with the same configuration resumes from its last complete
+    checkpoint. Raises ConfigError for a folder that belongs to another configuration, DataError for bad data.
+    """
+    folder = RunFolder(config.output_dir)
+    folder.check_config(config)
+    finished = folder.finished()
+    if finished is not None:
+        console.print(f"{folder.path} holds this run, finished after {finished['steps']} steps: nothing to do")
+        return finished
+
+    model_path, data_path = _inputs(config)  # before DeepSpeed's integration wakes up and partitions what is built
+    _join_deepspeed(config)
+    arguments = config.trainer_arguments()
+    dataset = load_mixture(data_path, arguments.seed)
+    resume = _checkpoint(config, folder, arguments)
+    state = PartialState()
+    if config.cpu_threads is not None:
+        torch.set_num_threads(config.cpu_threads)
+    set_seed(arguments.seed)
+    model, processor = load_model(model_path, config, arguments.deepspeed is not None and arguments.bf16)
+    supervision = model.config.attention_supervision
+    trainer = SwimTrainer(
+        model=model,
+        args=arguments,
+        data_collator=SwimCollator(processor, model.config, config.data_settings),
+        train_dataset=dataset,
+        processing_class=processor,
+        peft_config=lora_config(config.lora),
+    )
+    if config.lora is not None:
+        trainer.add_callback(SaveSupervision(lambda path: write_supervision(path, supervision)))
+    if state.is_main_process:
+        folder.write_config(config)
+        _announce(config, trainer, len(dataset), resume)
+
+    result = trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    trainer.save_model()
+    trainer.save_state()
+    last = next((entry for entry in reversed(trainer.state.log_history) if "text_loss" in entry), {})
+    summary = {
+        "steps": trainer.state.global_step,
+        **{name: last[name] for name in LOGGED if name in last},
+        **{name: result.metrics[name] for name in ("train_loss", "train_runtime") if name in result.metrics},
+    }
+    if state.is_main_process:
+        if config.lora is not None:
+            write_supervision(folder.path, supervision)
+        folder.finish(summary)
+        console.print(f"finished after {summary['steps']} steps: {folder.path}")
+    state.wait_for_everyone()
+    return summary
+
+
+def _inputs(config: TrainConfig) -> tuple[str, str]:
+    """(model, data config); what the configuration leaves open is made by the demo."""
+    if config.model_name_or_path is not None and config.data_config is not None:
+        return config.model_name_or_path, config.data_config
+    made = make_demo_inputs(config.demo)
+    return config.model_name_or_path or str(made.model), config.data_config or str(made.train_config)
+
+
+def _checkpoint(config: TrainConfig, folder: RunFolder, arguments) -> Path | None:
+    """The checkpoint to go on from: the one that is named, else the folder's last complete one."""
+    named = arguments.resume_from_checkpoint
+    last = folder.last_checkpoint()
+    if named in (None, "True", "true", True):
+        if named is not None and last is None:
+            raise ConfigError(f"resume_from_checkpoint: {folder.path} holds no complete checkpoint; leave the key out")
+        return last
+    if not (Path(named) / "trainer_state.json").exists():
+        raise ConfigError(f"resume_from_checkpoint: {named} is no complete checkpoint (it has no trainer_state.json)")
+    return Path(named)
+
+
+def _join_deepspeed(config: TrainConfig):
+    """Starts DeepSpeed's communication, which counts one process until it runs; a single process needs no launcher."""
+    if config.arguments.get("deepspeed") is None:
+        return
+    import deepspeed  # slow, and compiled on first use: only for those who ask for it
+
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+
+
+def _announce(config: TrainConfig, trainer: SwimTrainer, records: int, resume: Path | None):
+    """What runs, in a few lines, before step 1."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    counts = {True: 0, False: 0}
+    for parameter in model.parameters():
+        counts[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
+    supervision = model.config.attention_supervision
+    console.print(
+        f"training {counts[True]:,} parameters ({counts[False]:,} frozen) on {records:,} records, "
+        f"{trainer.accelerator.num_processes} process(es), attention: {attention_implementation(config)}"
+    )
+    console.print(
+        f"supervised layers {supervision['layers']}, preset {supervision['preset']}, "
+        f"loss = {supervision['text_loss_weight']} * text_loss + {supervision['mask_loss_weight']} * mask_loss"
+    )
+    if resume is not None:
+        console.print(f"resuming from {resume}")

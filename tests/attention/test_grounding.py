@@ -1,0 +1,86 @@
+"""Scores and maps of a model on clips, against loops over its own maps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+from swim.attention.grounding import mean_maps, score_grounding
+from swim.attention.pictures import show_maps
+from swim.data.collator import SwimCollator
+from swim.data.mixture import load_mixture
+from swim.data.sample import DataSettings
+from swim.data.video import VisualBudget
+from swim.demo.clips import make_demo_data
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_dir):
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_model_dir).eval()
+
+
+@pytest.fixture(scope="module")
+def collator(model, tiny_model_dir):
+    settings = DataSettings(budget=VisualBudget(min_pixels=784))
+    return SwimCollator(AutoProcessor.from_pretrained(tiny_model_dir), model.config, settings)
+
+
+@pytest.fixture(scope="module")
+def samples(collator, tmp_path_factory):
+    data = make_demo_data(tmp_path_factory.mktemp("demo"), train_clips=3, held_out_clips=0, workers=1)
+    return [collator.reader(row) for row in load_mixture(data.train_config)]
+
+
+def test_scores_equal_loops_over_the_maps(model, collator, samples):
+    points = inside = covered = pairs = left_out = 0
+    for sample in samples:
+        with torch.no_grad():
+            rows = model(**collator([sample])).attention_maps[0]
+        for row in rows:
+            for step, mask in enumerate(sample.masks[0]):
+                on_object = torch.from_numpy(mask) >= 0.1
+                if not on_object.any():
+                    left_out += 1
+                    continue
+                highest = divmod(int(row[step].argmax()), row.shape[2])
+                points += bool(on_object[highest])
+                inside += float(row[step][on_object].sum() / row[step].sum())
+                covered += float(on_object.float().mean())
+                pairs += 1
+    scores = score_grounding(model, collator, samples, batch_size=4)
+    assert (scores.pairs, scores.left_out) == (pairs, left_out)
+    assert scores.pointing == pytest.approx(points / pairs)
+    assert scores.inside == pytest.approx(inside / pairs, rel=1e-5)
+    assert scores.chance == pytest.approx(covered / pairs, rel=1e-5)
+
+
+def test_nothing_to_score_is_an_error(model, collator, samples):
+    turns = [replace(turn, spans=[], instances=[]) for turn in samples[0].record.turns]
+    bare = [replace(samples[0], record=replace(samples[0].record, turns=turns, instances=[]), masks=None, mask_index=None)] * 2
+    with pytest.raises(ValueError, match="no .token, step. pair to score in 2 samples"):
+        score_grounding(model, collator, bare)
+
+
+def test_mean_maps_are_the_mean_over_a_samples_tokens(model, collator, samples):
+    maps = mean_maps(model, collator, samples[:3])
+    for sample, heat in zip(samples, maps):
+        with torch.no_grad():
+            alone = model(**collator([sample])).attention_maps[0].mean(0)
+        assert heat.shape == sample.masks.shape[1:]
+        torch.testing.assert_close(heat, alone, rtol=1e-4, atol=1e-6)
+
+
+def test_the_sheet_shows_every_step_of_every_model(samples, tmp_path):
+    import matplotlib.image
+
+    heat = torch.zeros(2, 6, 6)
+    heat[0, 0, 0] = 1.0
+    shown = {"a": [heat, heat], "b": [heat * 0, heat]}
+    show_maps(tmp_path / "sheet.png", samples[:2], ["first", "second"], shown)
+    show_maps(tmp_path / "cold.png", samples[:2], ["first", "second"], {"a": [heat * 0.5, heat], "b": [heat * 0, heat]})
+    sheet, cold = (matplotlib.image.imread(tmp_path / name) for name in ("sheet.png", "cold.png"))
+    assert sheet.shape[1] > sheet.shape[0] > 100
+    # only the first map changed: the picture differs there and nowhere else, so all heat has one scale
+    rows, columns = (abs(sheet - cold) > 1e-3).any(axis=2).nonzero()
+    assert len(rows) and rows.max() < sheet.shape[0] / 2 and columns.max() < sheet.shape[1] / 2

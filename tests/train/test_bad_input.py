@@ -1,0 +1,104 @@
+"""Bad input ends the command with status 1 and one line that names the place and the remedy."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from swim.train.__main__ import main
+
+from .conftest import DEMO_YAML
+
+
+@pytest.fixture
+def run(tiny_model_dir, demo_data, tmp_path, capsys):
+    """Function: runs the command on a changed copy of the demo's first record; returns (status, stderr)."""
+
+    def execute(change=None, json_text=None, yaml_text=None, **keys):
+        record = json.loads(demo_data.train_json.read_text())[0]
+        if change is not None:
+            change(record)
+        (tmp_path / "train.json").write_text(json.dumps([record]) if json_text is None else json_text)
+        mixture = {"datasets": [{"json_path": "train.json", "data_root": str(demo_data.data_root)}]}
+        (tmp_path / "train.yaml").write_text(json.dumps(mixture) if yaml_text is None else yaml_text)
+        keys = {
+            "model_name_or_path": tiny_model_dir,
+            "data_config": tmp_path / "train.yaml",
+            "output_dir": tmp_path / "out",
+            "max_steps": 1,
+            "disable_tqdm": True,
+            **keys,
+        }
+        status = main(["--config", str(DEMO_YAML), *(f"--{key}={value}" for key, value in keys.items())])
+        return status, capsys.readouterr().err
+
+    return execute
+
+
+def question(text):
+    def change(record):
+        record["conversations"][0]["value"] = text
+
+    return change
+
+
+def second_instance(record):
+    record["annotation"] *= 2
+    record["conversations"][0]["value"] = "<video>\nIs the <ins>a</ins> or the <ins>b</ins> left of the <ins>c</ins>?"
+
+
+def video(name):
+    def change(record):
+        record["video"] = name
+
+    return change
+
+
+CASES = {
+    "unclosed tag": ({"change": question("<video>\nWhere is the <ins>dog?")}, "record 0 (videorefer_demo_0): unclosed <ins>"),
+    "nested tag": ({"change": question("<ins>a <ins>dog</ins></ins>")}, "record 0 (videorefer_demo_0): nested <ins>"),
+    "phrases do not fit": ({"change": second_instance}, "do not fit 2 annotated instances"),
+    "missing video": ({"change": video("no.mp4")}, "record 0 (videorefer_demo_0): no such video"),
+    "unreadable video": ({"change": video("train.json")}, "record 0 (videorefer_demo_0): unreadable video"),
+    "missing field": ({"change": lambda record: record.pop("conversations")}, "conversations: Field required"),
+    "malformed JSON": ({"json_text": "[{"}, "train.json: malformed JSON"),
+    "malformed YAML": ({"yaml_text": "datasets: ["}, "train.yaml: malformed YAML"),
+    "unknown mixture key": ({"yaml_text": "datasets: [{json: a}]"}, "train.yaml: datasets.0.json"),
+    "missing JSON": ({"yaml_text": "datasets: [{json_path: no.json}]"}, "no.json: no such file"),
+    "missing data config": ({"data_config": "no.yaml"}, "no.yaml: no such data config"),
+    "unknown key": ({"learning_rat": 1}, "unknown key 'learning_rat'"),
+    "layer beyond the model": ({"attention_supervision.layers": "[1, 4]"}, "layers: expected indices from 0 to 3"),
+    "unknown option": ({"attention_supervision.layer": "[1]"}, "unknown option layer"),
+    "missing model": ({"model_name_or_path": "no/such/folder"}, "model_name_or_path: cannot load no/such/folder"),
+    "bad trainer argument": ({"lr_scheduler_type": "square"}, "the trainer refuses its arguments"),
+    "nothing to resume": ({"resume_from_checkpoint": "true"}, "holds no complete checkpoint"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), CASES.values(), ids=CASES.keys())
+def test_bad_input_is_one_clear_line(run, monkeypatch, arguments, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    status, error = run(**arguments)
+    assert status == 1
+    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and message in lines[0], error
+    assert "Traceback" not in error
+
+
+def test_an_error_in_a_data_worker_is_as_clear(run):
+    status, error = run(change=video("train.json"), dataloader_num_workers=1)
+    assert status == 1
+    assert "error: " in error and "unreadable video" in error.splitlines()[-1] and "Traceback" not in error
+
+
+def test_the_command_line_itself():
+    """A real process: status 1, one line, no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "swim.train", "--config", str(DEMO_YAML), "--no_such_key", "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "no_such_key" in done.stderr
+    assert "Traceback" not in done.stderr

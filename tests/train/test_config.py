@@ -1,0 +1,78 @@
+"""YAML, overrides, unknown keys."""
+
+from pathlib import Path
+
+import pytest
+
+from swim.train.config import ConfigError, differing_keys, load_config, parse_overrides
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def write(folder, text):
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_overrides_are_yaml_and_nest():
+    given = parse_overrides(["--a.b", "[1, 2]", "--c=1e-4", "--flag", "--text", "x y", "--d", "null"])
+    assert given == {"a": {"b": [1, 2]}, "c": 1e-4, "flag": True, "text": "x y", "d": None}
+
+
+def test_an_override_keeps_its_neighbours(tmp_path):
+    path = write(tmp_path, "output_dir: o\nattention_supervision: {layers: [1], eps: 0.5}\nlearning_rate: 1.0e-3\n")
+    config = load_config(path, ["--attention_supervision.layers", "[2]", "--seed", "3"])
+    assert config.attention_supervision == {"layers": [2], "eps": 0.5}
+    assert config.arguments == {"learning_rate": 1e-3, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("output_dir: o\nlerning_rate: 1\n", [], "unknown key 'lerning_rate'; did you mean 'learning_rate'"),
+        ("output_dir: o\n", ["--max_step", "3"], "unknown key 'max_step'; did you mean 'max_steps'"),
+        ("output_dir: o\nlora: {rank: 3}\n", [], "lora.rank"),
+        ("output_dir: o\nmax_frames: many\n", [], "max_frames"),
+        ("output_dir: o\nremove_unused_columns: true\n", [], "remove_unused_columns is decided by the trainer"),
+        ("output_dir: [\n", [], "malformed YAML"),
+        ("- a\n", [], "expected keys and values, found list"),
+        ("max_steps: 3\n", [], "output_dir"),
+        ("output_dir: o\n", ["max_steps"], "expected --key value, found 'max_steps'"),
+    ],
+)
+def test_bad_configuration(tmp_path, text, overrides, message):
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(").replace("[", r"\[")):
+        load_config(write(tmp_path, text), overrides)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere.yaml: no such configuration"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("given", ["--model_name_or_path=m", "--data_config=d", "--max_steps=3"])
+def test_what_the_user_gives_turns_the_report_off(tmp_path, given):
+    path = write(tmp_path, "output_dir: o\ndemo_report: true\nmax_steps: 9\n")
+    assert load_config(path).demo_report
+    assert not load_config(path, [given]).demo_report
+    assert load_config(path, [given, "--demo_report=true"]).demo_report
+
+
+def test_differing_keys_ignore_what_changes_no_result():
+    old = {"learning_rate": 1, "seed": 2, "resume_from_checkpoint": None, "demo_report": True}
+    new = {"learning_rate": 2, "seed": 2, "resume_from_checkpoint": "x", "lora": None, "max_steps": 3}
+    assert differing_keys(old, new) == ["learning_rate", "max_steps"]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "run_scripts/configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_load(path):
+    assert load_config(path).output_dir.startswith("output/")
+
+
+def test_resolved_configuration_reads_back(tmp_path):
+    config = load_config(REPOSITORY / "run_scripts/configs/sft_demo.yaml", ["--lora.r", "4"])
+    import yaml
+
+    again = load_config(write(tmp_path, yaml.safe_dump(config.to_flat())))
+    assert again == config

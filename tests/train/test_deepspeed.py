@@ -1,0 +1,57 @@
+"""Real DeepSpeed on two CPU processes. The first run on a machine compiles DeepSpeed's operators: minutes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from swim.train.run import train
+
+from .conftest import DEMO_YAML, REPOSITORY
+
+ZERO3 = REPOSITORY / "run_scripts/deepspeed/zero3_offload.json"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def train_on_two(config, timeout_s: int = 900):
+    """Runs `swim.train` on two processes with the configuration's keys."""
+    keys = {**config.arguments, **{key: getattr(config, key) for key in ("output_dir", "model_name_or_path", "data_config")}}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    command += ["-m", "swim.train", "--config", str(DEMO_YAML), *(f"--{key}={value}" for key, value in keys.items())]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout_s, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def history(folder: str) -> list[dict]:
+    entries = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
+    return [entry for entry in entries if "text_loss" in entry]
+
+
+def test_zero3_with_offload_equals_one_process(configure):
+    two = configure("two", per_device_train_batch_size=2, deepspeed=ZERO3)
+    train_on_two(two)
+    one = configure("one", per_device_train_batch_size=4)
+    train(one)
+    for ours, reference in zip(history(two.output_dir), history(one.output_dir), strict=True):
+        for key in ("text_loss", "mask_loss"):
+            assert ours[key] == pytest.approx(reference[key], rel=1e-3), (key, ours["step"])
+        assert ours["pairs"] == reference["pairs"]
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(two.output_dir)
+    expected = load_file(Path(one.output_dir) / "model.safetensors")
+    got = load_file(Path(two.output_dir) / "model.safetensors")
+    assert set(got) == set(expected)
+    assert all(got[name].shape == expected[name].shape for name in expected)
+    assert model.config.attention_supervision["layers"] == [1, 2]

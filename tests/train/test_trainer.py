@@ -1,0 +1,128 @@
+"""What is optimised, logged, saved and resumed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from swim.data.collator import SwimCollator
+from swim.data.mixture import load_mixture
+from swim.train.config import ConfigError
+from swim.train.model import load_model
+from swim.train.run import train
+from swim.train.trainer import SwimTrainer
+
+
+def make_trainer(config) -> SwimTrainer:
+    model, processor = load_model(config.model_name_or_path, config, bf16_deepspeed=False)
+    return SwimTrainer(
+        model=model,
+        args=config.trainer_arguments(),
+        data_collator=SwimCollator(processor, model.config, config.data_settings),
+        train_dataset=load_mixture(config.data_config),
+        processing_class=processor,
+    )
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_gradient_is_that_of_the_forks_loss(configure):
+    trainer = make_trainer(configure(**{"attention_supervision.text_loss_weight": 0.0}))
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    trainer.model.train()
+    trainer.compute_loss(trainer.model, dict(batch)).backward()
+    got = {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+    trainer.model.zero_grad()
+    trainer.model(**batch).mask_loss.backward()
+    assert got
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(got[name], parameter.grad, msg=name)
+    assert got["model.language_model.layers.1.self_attn.q_proj.weight"].abs().max() > 0
+
+
+def test_accumulation_is_the_mean_of_its_micro_batches(configure):
+    options = {"optim": "sgd", "learning_rate": 0.1, "max_steps": 1, "max_grad_norm": 0}
+    whole = train_weights(configure("whole", per_device_train_batch_size=4, **options))
+    parts = train_weights(
+        configure("parts", per_device_train_batch_size=1, gradient_accumulation_steps=4, **options)
+    )
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def train_weights(config):
+    train(config)
+    return weights(Path(config.output_dir))
+
+
+def test_logs_and_frozen_tower(configure, tiny_model_dir):
+    config = configure()
+    summary = train(config)
+    folder = Path(config.output_dir)
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in history if "text_loss" in entry] == [1, 2]
+    for entry in history[:2]:
+        assert entry["loss"] == pytest.approx(entry["text_loss"] + entry["mask_loss"], rel=1e-3)
+        # 4 samples, each with 4 noun tokens and 2 steps
+        assert entry["pairs"] + entry["pairs_left_out"] == 4 * 4 * 2
+        assert 0 <= entry["pointing"] <= 1 and 0 <= entry["inside"] <= 1
+    assert summary["steps"] == 2
+    before, after = weights(tiny_model_dir), weights(folder)
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert "model" in changed and "visual" not in changed  # a saved checkpoint has the released names
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+    assert model.config.attention_supervision["text_loss_weight"] == 1.0
+
+
+def test_train_visual_trains_the_tower(configure, tiny_model_dir):
+    config = configure(train_visual=True, max_steps=1)
+    before, after = weights(tiny_model_dir), train_weights(config)
+    assert any("visual" in name and not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_resume_is_exact(configure):
+    options = {"max_steps": 4, "save_steps": 2, "save_total_limit": 5}
+    undisturbed = train_weights(configure("whole", **options))
+    config = configure("broken", **options)
+    train(config)
+    folder = Path(config.output_dir)
+    (folder / "finished.json").unlink()
+    (folder / "checkpoint-4" / "trainer_state.json").unlink()  # as if killed while it was written
+    (folder / "model.safetensors").unlink()
+    resumed = train_weights(config)
+    for name, tensor in undisturbed.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_a_finished_run_is_left_alone_and_another_refused(configure, capsys):
+    config = configure()
+    first = train(config)
+    assert train(config) == first
+    assert "finished after 2 steps: nothing to do" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="different: learning_rate, seed. Choose another --output_dir"):
+        train(configure(learning_rate=0.5, seed=9))
+
+
+def test_lora_trains_the_language_model_alone(configure):
+    config = configure(**{"lora.r": 2})
+    train(config)
+    folder = Path(config.output_dir)
+    adapter = load_file(folder / "adapter_model.safetensors")
+    assert adapter and all("language_model" in name for name in adapter)
+    assert any(tensor.abs().max() > 0 for name, tensor in adapter.items() if "lora_B" in name)
+    for place in (folder, folder / "checkpoint-2"):
+        assert json.loads((place / "attention_supervision.json").read_text())["layers"] == [1, 2]
+
+
+def test_checkpointing_changes_no_gradient(configure):
+    options = {"optim": "sgd", "learning_rate": 0.1, "max_steps": 1}
+    plain = train_weights(configure("plain", **options))
+    checkpointed = train_weights(configure("checkpointed", activation_checkpointing=True, **options))
+    for name in plain:
+        torch.testing.assert_close(checkpointed[name], plain[name], rtol=1e-5, atol=1e-7, msg=name)
