@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from swim.demo.report import HeldOut, read_held_out, train_and_report
-from swim.demo.inputs import make_demo_inputs
+from swim.demo.inputs import make_demo_inputs, with_demo_inputs
 from swim.train.config import ConfigError, load_config
 
 DEMO_YAML = Path(__file__).resolve().parents[2] / "run_scripts/configs/sft_demo.yaml"
@@ -26,7 +26,7 @@ def config(tmp_path):
         "demo_report": True,
         "disable_tqdm": True,
     }
-    return load_config(DEMO_YAML, [f"--{key}={value}" for key, value in keys.items()])
+    return with_demo_inputs(load_config(DEMO_YAML, [f"--{key}={value}" for key, value in keys.items()]))
 
 
 def test_the_report_is_complete_and_made_once(config):

@@ -26,7 +26,7 @@ def free_port() -> int:
 
 def train_on_two(config, timeout_s: int = 900):
     """Runs `swim.train` on two processes with the configuration's keys."""
-    keys = {**config.arguments, **{key: getattr(config, key) for key in ("output_dir", "model_name_or_path", "data_config")}}
+    keys = {key: json.dumps(value, default=str) for key, value in config.to_flat().items() if value is not None}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
     command += ["-m", "swim.train", "--config", str(DEMO_YAML), *(f"--{key}={value}" for key, value in keys.items())]
     done = subprocess.run(

@@ -17,7 +17,7 @@ from swim.train.trainer import SwimTrainer
 
 
 def make_trainer(config) -> SwimTrainer:
-    model, processor = load_model(config.model_name_or_path, config, bf16_deepspeed=False)
+    model, processor = load_model(config, bf16_deepspeed=False)
     return SwimTrainer(
         model=model,
         args=config.trainer_arguments(),

@@ -107,9 +107,10 @@ def test_attentions_and_hidden_states_are_upstreams_to_the_bit(upstream, name):
         assert all(torch.equal(one, other) for one, other in zip(found, expected))
 
 
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cache", "no cache"])
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("name", ["text", "images", "videos"])
-def test_generated_tokens_are_upstreams(models, name, sampled, monkeypatch):
+def test_generated_tokens_are_upstreams(models, name, sampled, use_cache, monkeypatch):
     ours, theirs = models
     batch = {k: v for k, v in batch_of(name, "left", ours).items() if k not in ("labels", "position_ids")}
     if name == "videos":  # the same positions for both: the fork's rule
@@ -117,9 +118,9 @@ def test_generated_tokens_are_upstreams(models, name, sampled, monkeypatch):
     generated = []
     for model in models:
         torch.manual_seed(0)
-        output = model.generate(
-            **batch, max_new_tokens=8, min_new_tokens=8, do_sample=sampled, output_logits=True, return_dict_in_generate=True
-        )
+        options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": sampled, "use_cache": use_cache}
+        output = model.generate(**batch, **options, output_logits=True, return_dict_in_generate=True)
+        assert (output.past_key_values is not None) == use_cache
         generated.append((output.sequences, torch.stack(output.logits)))
     assert generated[0][0].shape[1] == batch["input_ids"].shape[1] + 8
     assert torch.equal(generated[0][0], generated[1][0]) and torch.equal(generated[0][1], generated[1][1])

@@ -55,7 +55,8 @@ def _draw(axis, sample: Sample, step: int, heat: np.ndarray | None, highest: flo
     drawn = axis.imshow(image, extent=extent)
     if heat is not None:
         axis.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255, extent=extent)
-        drawn = axis.imshow(heat, cmap="inferno", vmin=0, vmax=highest, alpha=0.65, extent=extent, interpolation="nearest")
+        alpha = 0.25 + 0.6 * np.sqrt(heat / highest)  # cold cells show the frame
+        drawn = axis.imshow(heat, cmap="inferno", vmin=0, vmax=highest, alpha=alpha, extent=extent, interpolation="nearest")
     for frames in sample.record.instances:
         if number in frames:
             mask = decode_mask(frames[number], sample.clip.height, sample.clip.width)

@@ -30,10 +30,11 @@ from tqdm import tqdm
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render
 
 QUESTION = "What pattern does the {} have?"
-ANSWER = "The {} is {}."
+# The pattern follows the noun at once: the token that looks at the object is the one that has to tell what it sees.
+ANSWER = "The {} {}"
 
 _SPLITS = ("train", "held_out")
-_LAYOUT_VERSION = 2  # raise it when the drawing or the layout changes, so that old folders are made again
+_LAYOUT_VERSION = 4  # raise it when the drawing or the layout changes, so that old folders are made again
 _PARALLEL_FROM_CLIPS = 64  # below this, starting worker processes costs more than it saves
 
 

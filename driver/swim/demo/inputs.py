@@ -7,6 +7,7 @@ from filelock import FileLock
 
 from swim.demo.clips import make_demo_data
 from swim.demo.model import build_tiny_model
+from swim.train.config import DemoOptions, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -18,20 +19,26 @@ class DemoInputs:
     held_out_json: Path
 
 
-def make_demo_inputs(options) -> DemoInputs:
-    """Makes what is missing below `options.dir`; see swim.train.config.DemoOptions for the options.
+def with_demo_inputs(config: TrainConfig) -> TrainConfig:
+    """The configuration with the demo's model and data where it names none of its own."""
+    if config.model_name_or_path is not None and config.data_config is not None:
+        return config
+    made = make_demo_inputs(config.demo)
+    changes = {
+        "model_name_or_path": config.model_name_or_path or str(made.model),
+        "data_config": config.data_config or str(made.train_config),
+    }
+    return config.model_copy(update=changes)
 
-    Every rank may call it: the first one makes it, the others wait and find it made.
-    """
+
+def make_demo_inputs(options: DemoOptions) -> DemoInputs:
+    """Makes what is missing below `options.dir`. Every rank may call it: the first makes it, the others wait."""
     root = Path(options.dir)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
-        return _make(root, options)
-
-
-def _make(root: Path, options) -> DemoInputs:
-    data = make_demo_data(root / "data", options.train_clips, options.held_out_clips, options.seed)
-    model = root / "tiny_model"
-    if not (model / "chat_template.jinja").exists():
-        build_tiny_model(model, seed=options.seed)
+        name = f"clips_{options.train_clips}_{options.held_out_clips}_seed{options.seed}"
+        data = make_demo_data(root / name, options.train_clips, options.held_out_clips, options.seed)
+        model = root / f"tiny_model_seed{options.seed}"
+        if not (model / "chat_template.jinja").exists():
+            build_tiny_model(model, seed=options.seed)
     return DemoInputs(model, data.train_config, data.held_out_json)

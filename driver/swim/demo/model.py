@@ -106,7 +106,7 @@ VISION = {
     "fullatt_block_indexes": [0],
     "tokens_per_second": 2,
 }
-COLOUR_GAIN = 2.0
+COLOUR_GAIN = 3.0
 WAVE_GAIN = 12.0
 ENERGY_GAIN = 2.0  # how far a wave's answer reaches into the curved part of silu
 FEATURE_GAIN = 0.2  # brings visual features near the size of word embeddings

@@ -4,6 +4,7 @@ import os
 import sys
 
 from swim.data.errors import DataError
+from swim.demo.inputs import with_demo_inputs
 from swim.demo.report import train_and_report
 from swim.train.config import ConfigError, load_config
 from swim.train.run import train
@@ -12,7 +13,7 @@ from swim.train.run import train
 def main(arguments: list[str]) -> int:
     try:
         config_path, overrides = _split_config(arguments)
-        config = load_config(config_path, overrides)
+        config = with_demo_inputs(load_config(config_path, overrides))
         if config.demo_report and int(os.environ.get("WORLD_SIZE", 1)) > 1:
             print("demo_report needs a single process: no control, no pictures, no summary.json")
             config.demo_report = False

@@ -16,11 +16,12 @@ SUPERVISION_FILE = "attention_supervision.json"
 _LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
-def load_model(name: str, config: TrainConfig, bf16_deepspeed: bool):
-    """(model, processor) of a folder or hub name, with `config.attention_supervision` set and the tower frozen.
+def load_model(config: TrainConfig, bf16_deepspeed: bool):
+    """(model, processor) of `config.model_name_or_path`, with the supervision options set and the tower frozen.
 
     Raises ConfigError when they cannot be loaded, and for supervision options that do not fit the model.
     """
+    name = config.model_name_or_path
     try:
         model_config = AutoConfig.from_pretrained(name)
         processor = AutoProcessor.from_pretrained(name)

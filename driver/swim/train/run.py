@@ -11,7 +11,6 @@ from transformers.trainer_utils import set_seed
 
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
-from swim.demo.inputs import make_demo_inputs
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.model import attention_implementation, load_model, lora_config, write_supervision
 from swim.train.run_folder import RunFolder
@@ -24,7 +23,8 @@ def train(config: TrainConfig) -> dict:
     """Trains as `config` says and leaves the checkpoint in its output_dir. Returns what `finished.json` holds.
 
     A finished run is left as it is. An unfinished one with the same configuration resumes from its last complete
-    checkpoint. Raises ConfigError for a folder that belongs to another configuration, DataError for bad data.
+    checkpoint. `config` names its model and its data. Raises ConfigError for a folder that belongs to another
+    configuration, DataError for bad data.
     """
     folder = RunFolder(config.output_dir)
     folder.check_config(config)
@@ -33,16 +33,15 @@ def train(config: TrainConfig) -> dict:
         console.print(f"{folder.path} holds this run, finished after {finished['steps']} steps: nothing to do")
         return finished
 
-    model_path, data_path = _inputs(config)  # before DeepSpeed's integration wakes up and partitions what is built
     _join_deepspeed(config)
     arguments = config.trainer_arguments()
-    dataset = load_mixture(data_path, arguments.seed)
+    dataset = load_mixture(config.data_config, arguments.seed)
     resume = _checkpoint(config, folder, arguments)
     state = PartialState()
     if config.cpu_threads is not None:
         torch.set_num_threads(config.cpu_threads)
     set_seed(arguments.seed)
-    model, processor = load_model(model_path, config, arguments.deepspeed is not None and arguments.bf16)
+    model, processor = load_model(config, arguments.deepspeed is not None and arguments.bf16)
     supervision = model.config.attention_supervision
     trainer = SwimTrainer(
         model=model,
@@ -74,14 +73,6 @@ def train(config: TrainConfig) -> dict:
         console.print(f"finished after {summary['steps']} steps: {folder.path}")
     state.wait_for_everyone()
     return summary
-
-
-def _inputs(config: TrainConfig) -> tuple[str, str]:
-    """(model, data config); what the configuration leaves open is made by the demo."""
-    if config.model_name_or_path is not None and config.data_config is not None:
-        return config.model_name_or_path, config.data_config
-    made = make_demo_inputs(config.demo)
-    return config.model_name_or_path or str(made.model), config.data_config or str(made.train_config)
 
 
 def _checkpoint(config: TrainConfig, folder: RunFolder, arguments) -> Path | None:

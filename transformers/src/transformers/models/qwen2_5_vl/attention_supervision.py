@@ -26,6 +26,7 @@ and side. Q, T, H, W are padded to the largest sample of the batch.
 
 import math
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -250,6 +251,11 @@ def _to_host(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: part.reshape(tensor.shape) for (name, tensor), part in zip(tensors.items(), parts)}
 
 
+def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A host tensor on the device; a blocking copy from ordinary memory would wait for everything queued there."""
+    return tensor.to(device, non_blocking=True)
+
+
 def _visual_blocks(kinds: torch.Tensor) -> list[tuple[int, int, int]]:
     """Runs (kind, first, length) of equal non-zero values in `kinds`, int64[S]: [0, 2, 2, 0] -> [(2, 1, 2)]."""
     values, lengths = torch.unique_consecutive(kinds, return_counts=True)
@@ -399,18 +405,18 @@ def plan_supervision(
         blocked = blocked | (torch.arange(input_ids.shape[1]) > positions[..., None])
     predicting = F.pad(host["labels"][:, 1:] != IGNORE, (0, 1)).flatten().nonzero().flatten()
 
-    device = input_ids.device
+    place = partial(_to_device, device=input_ids.device)
     layers = config.layers_of(model_config.text_config.num_hidden_layers)
     return SupervisionPlan(
-        rows=RowPlan(layers, positions.to(device), columns.to(device), blocked.to(device)),
-        cells=cells[:, None].to(device),
-        grid=torch.tensor(grids).to(device),
-        instances=torch.where(used, host["instances"].gather(1, order), 0).to(device),
-        pairs=pairs.to(device),
+        rows=RowPlan(layers, place(positions), place(columns), place(blocked)),
+        cells=place(cells[:, None]),
+        grid=place(torch.tensor(grids)),
+        instances=place(torch.where(used, host["instances"].gather(1, order), 0)),
+        pairs=place(pairs),
         pair_count=int(pairs.sum()),
         resolution=_mask_resolution(supervision[2].shape, all_grids, steps) if row_count else 1,
-        label_positions=predicting.to(device),
-        label_ids=host["labels"].flatten().roll(-1)[predicting].to(device),
+        label_positions=place(predicting),
+        label_ids=place(host["labels"].flatten().roll(-1)[predicting]),
         image_grids=host["images"].tolist(),
         video_grids=host["videos"].tolist(),
     )
@@ -440,10 +446,9 @@ def log_attention_rows(
         rows, kv_heads = positions.shape[1], key.shape[1]
         query = query.gather(2, positions[:, None, :, None].expand(-1, heads, -1, size)).float() * scaling
         scores = query.reshape(batch, kv_heads, -1, size) @ key.float().transpose(2, 3)
-        scores = scores.view(batch, heads, rows, key.shape[2]).masked_fill(blocked[:, None], LOG_ZERO)
+        scores = scores.view(batch, heads, rows, key.shape[2]) + blocked[:, None] * LOG_ZERO
         columns = columns[:, None, None, :].expand(-1, heads, rows, -1)
-        log_rows = scores.gather(3, columns) - scores.logsumexp(3, keepdim=True)
-        return log_rows.logsumexp(1) - math.log(heads)
+        return scores.log_softmax(3).gather(3, columns).logsumexp(1) - math.log(heads)
 
 
 def fuse_layers(log_rows: list[torch.Tensor], cells: torch.Tensor, config: AttentionSupervisionConfig) -> torch.Tensor:
@@ -588,7 +593,7 @@ def encode_vision(model, pixel_values, pixel_values_videos, plan: SupervisionPla
         pixels, grids = [torch.zeros(merge_size**2, patch_size)], [[1, merge_size, merge_size]]
     device, dtype = model.get_input_embeddings().weight.device, visual.dtype
     pixels = torch.cat([part.to(device, dtype) for part in pixels])
-    embeddings = visual(pixels, grid_thw=torch.tensor(grids, device=device)).pooler_output
+    embeddings = visual(pixels, grid_thw=_to_device(torch.tensor(grids), device)).pooler_output
     if not plan.image_grids and not plan.video_grids:
         return {}, embeddings.float().sum() * 0.0
     parts = embeddings.split([math.prod(grid) // merge_size**2 for grid in grids])

@@ -1,0 +1,96 @@
+"""ZeRO-3 on two real processes whose samples differ in kind, and LoRA under ZeRO-3 with checkpointing."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from swim.train.run import train
+
+from . import rank_worker
+from .conftest import REPOSITORY
+from .rank_worker import KINDS
+from .test_deepspeed import free_port, history, train_on_two
+
+EVERY_PAIR = list(itertools.product(KINDS, repeat=2))
+
+
+def run_ranks(folder: Path, pairs: list[tuple[str, str]], timeout_s: int) -> list[list[dict]]:
+    """What the two ranks recorded in each micro-step. Raises subprocess.TimeoutExpired when they hang."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    command += ["-m", "tests.train.rank_worker", str(folder), *(",".join(pair) for pair in pairs)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=REPOSITORY, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def train_alone(pairs: list[tuple[str, str]]) -> tuple[list[list[dict]], dict[str, torch.Tensor]]:
+    """(losses of each rank's samples in each step, final weights) of one process that takes the mean of both losses."""
+    model = rank_worker.make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=rank_worker.LEARNING_RATE)
+    recorded = [[], []]
+    for step, kinds in enumerate(pairs):
+        optimizer.zero_grad()
+        for rank, kind in enumerate(kinds):
+            output = model(**rank_worker.batch_of(kind, step, rank))
+            (output.loss / 2).backward()
+            recorded[rank].append({name: float(output[name].detach()) for name in ("text_loss", "mask_loss")})
+        optimizer.step()
+    return recorded, {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def test_ranks_with_different_kinds_of_samples(tmp_path):
+    """No hang, the tower once per micro-step on each rank, and the weights of one process that averages both losses."""
+    found = run_ranks(tmp_path, EVERY_PAIR, timeout_s=600)
+    expected, weights = train_alone(EVERY_PAIR)
+    for rank in (0, 1):
+        assert [step.pop("tower_calls") for step in found[rank]] == [1] * len(EVERY_PAIR)
+        for step, (ours, reference) in enumerate(zip(found[rank], expected[rank], strict=True)):
+            assert ours == pytest.approx(reference, rel=1e-3, abs=1e-6), (rank, step)
+            assert (ours["mask_loss"] > 0) == EVERY_PAIR[step][rank].startswith("supervised")
+            assert ours["text_loss"] > 0
+    before = dict(rank_worker.make_model().named_parameters())
+    for name, parameter in torch.load(tmp_path / "weights.pt").items():
+        moved, error = weights[name] - before[name].detach(), parameter - weights[name]
+        assert float(error.norm()) <= 1e-2 * float(moved.norm()) + 1e-6, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use_reentrant", [False, True], ids=["non-reentrant", "reentrant"])
+def test_lora_with_zero3_and_checkpointing_equals_one_process_without(configure, tmp_path, use_reentrant):
+    """Three steps of plain SGD: the adapter's weights are its gradients."""
+    zero3 = json.loads((REPOSITORY / "run_scripts/deepspeed/zero3_offload.json").read_text())
+    del zero3["optimizer"], zero3["zero_optimization"]["offload_optimizer"]
+    zero3["zero_allow_untested_optimizer"] = True
+    (tmp_path / "zero3.json").write_text(json.dumps(zero3))
+    options = {
+        "lora.r": 2,
+        "lora.dropout": 0.0,
+        "optim": "sgd",
+        "learning_rate": 0.5,
+        "max_grad_norm": 0,
+        "max_steps": 3,
+        "attention_supervision.text_loss_weight": 0.1,
+    }
+    kind = {"use_reentrant": use_reentrant}
+    checkpointing = {"activation_checkpointing": True, "activation_checkpointing_kwargs": kind}
+    two = configure("two", per_device_train_batch_size=2, deepspeed=tmp_path / "zero3.json", **checkpointing, **options)
+    train_on_two(two, timeout_s=600)
+    one = configure("one", per_device_train_batch_size=4, **options)
+    train(one)
+    for ours, reference in zip(history(two.output_dir), history(one.output_dir), strict=True):
+        for key in ("text_loss", "mask_loss"):
+            assert ours[key] == pytest.approx(reference[key], rel=1e-3), (key, ours["step"])
+    found, expected = (load_file(Path(run.output_dir) / "adapter_model.safetensors") for run in (two, one))
+    assert found.keys() == expected.keys() and found
+    for name, weight in expected.items():
+        assert float((found[name] - weight).norm()) <= 1e-2 * float(weight.norm()), name
+    moved = [name for name in expected if "lora_B" in name and float(expected[name].norm()) > 0]
+    assert any("layers.1.self_attn.q_proj" in name for name in moved)  # a supervised layer's queries
