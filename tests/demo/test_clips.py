@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from swim.demo import clips
 from swim.demo.clips import make_demo_data
-from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, draw_scene, render, thing_masks
+from swim.demo.shapes import COLOURS, INK, PATTERNS, SHAPES, ClipSettings, draw_scene, render, thing_masks
 
 SETTINGS = ClipSettings()
 
@@ -66,7 +66,8 @@ def test_things_differ_stay_apart_and_stay_small(seed):
     assert masks.sum(0).max() == 1, "two objects overlap"
     shares = masks.mean((2, 3))
     assert 0.03 < shares.min() and shares.max() <= 0.1
-    assert np.ptp(shares, axis=1).max() < 0.003, "an object changes its size, so it left the frame"
+    changes = np.ptp(shares, axis=1) / shares.mean(1)
+    assert changes.max() < 0.06, "an object changes its size, so it left the frame"
 
 
 def test_patterns_can_be_made_to_differ():
@@ -95,12 +96,13 @@ def test_objects_move_smoothly():
 
 def test_pattern_and_colour_are_what_the_scene_says():
     rng = np.random.default_rng(5)
-    things = draw_scene(rng, SETTINGS)
-    frames, masks = render(things, SETTINGS, rng)
+    settings = replace(SETTINGS, objects=4, distinct_patterns=True, min_area=0.035, max_area=0.06)
+    things = draw_scene(rng, settings)
+    frames, masks = render(things, settings, rng)
     ink_share = {}
     for thing, mask in zip(things, masks):
         pixels = frames[mask]
-        inked = (pixels == clips.INK).all(1)
+        inked = (pixels == INK).all(1)
         assert (pixels[~inked] == COLOURS[thing.colour]).all()
         ink_share[thing.pattern] = inked.mean()
     assert set(ink_share) == set(PATTERNS)
@@ -146,7 +148,7 @@ def test_train_records_ask_about_every_object_in_nl_refer_form(data):
         question, answer = (turn["value"] for turn in record["conversations"])
         phrase = question.removeprefix("<video>\nWhat pattern does the <ins>").removesuffix("</ins> have?")
         assert phrase.split()[0] in COLOURS and phrase.split()[1] in SHAPES
-        assert answer in [f"The <ins>{phrase}</ins> is {pattern}." for pattern in PATTERNS]
+        assert answer in [f"The <ins>{phrase}</ins> {pattern}" for pattern in PATTERNS]
         (annotation,) = record["annotation"]
         assert set(annotation) == {"0", "2"}
         assert all(entry["segmentation"]["size"] == [168, 168] for entry in annotation.values())
