@@ -62,13 +62,13 @@ def train_weights(config):
 
 
 def test_logs_and_frozen_tower(configure, tiny_model_dir):
-    config = configure()
+    config = configure(**{"attention_supervision.text_loss_weight": 0.5})
     summary = train(config)
     folder = Path(config.output_dir)
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     assert [entry["step"] for entry in history if "text_loss" in entry] == [1, 2]
     for entry in history[:2]:
-        assert entry["loss"] == pytest.approx(entry["text_loss"] + entry["mask_loss"], rel=1e-3)
+        assert entry["loss"] == pytest.approx(0.5 * entry["text_loss"] + entry["mask_loss"], rel=1e-3)
         # 4 samples, each with 4 noun tokens and 2 steps
         assert entry["pairs"] + entry["pairs_left_out"] == 4 * 4 * 2
         assert 0 <= entry["pointing"] <= 1 and 0 <= entry["inside"] <= 1
@@ -77,7 +77,7 @@ def test_logs_and_frozen_tower(configure, tiny_model_dir):
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert "model" in changed and "visual" not in changed  # a saved checkpoint has the released names
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
-    assert model.config.attention_supervision["text_loss_weight"] == 1.0
+    assert model.config.attention_supervision["text_loss_weight"] == 0.5
 
 
 def test_train_visual_trains_the_tower(configure, tiny_model_dir):
