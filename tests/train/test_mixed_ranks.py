@@ -65,7 +65,7 @@ def test_ranks_with_different_kinds_of_samples(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("use_reentrant", [False, True], ids=["non-reentrant", "reentrant"])
 def test_lora_with_zero3_and_checkpointing_equals_one_process_without(configure, tmp_path, use_reentrant):
-    """Three steps of plain SGD: the adapter's weights are its gradients."""
+    """Three short steps of plain SGD: the adapter's weights are its gradients; long ones would amplify rounding."""
     zero3 = json.loads((REPOSITORY / "run_scripts/deepspeed/zero3_offload.json").read_text())
     del zero3["optimizer"], zero3["zero_optimization"]["offload_optimizer"]
     zero3["zero_allow_untested_optimizer"] = True
@@ -74,7 +74,7 @@ def test_lora_with_zero3_and_checkpointing_equals_one_process_without(configure,
         "lora.r": 2,
         "lora.dropout": 0.0,
         "optim": "sgd",
-        "learning_rate": 0.5,
+        "learning_rate": 0.05,
         "max_grad_norm": 0,
         "max_steps": 3,
         "attention_supervision.text_loss_weight": 0.1,
