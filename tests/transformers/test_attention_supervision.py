@@ -600,6 +600,9 @@ BAD = {
         "missing: ins_contents_labels, ins_masks, mask_index",
     ),
     "a list": (changed(mask_index=lambda m: m.tolist()), "missing: mask_index"),
+    "attn_labels on another device": (changed(attn_labels=lambda a: a.to("meta")), "attn_labels: expected device cpu as input_ids, found meta"),
+    "ins_masks on another device": (changed(ins_masks=lambda m: m.to("meta")), "ins_masks: expected device cpu as input_ids, found meta"),
+    "mask_index on another device": (changed(mask_index=lambda m: m.to("meta")), "mask_index: expected device cpu as input_ids, found meta"),
     "attn_labels int32": (changed(attn_labels=lambda a: a.int()), "attn_labels: expected torch.int64"),
     "ins_contents_labels float": (changed(ins_contents_labels=lambda a: a.float()), "ins_contents_labels: expected torch.int64"),
     "ins_masks int": (changed(ins_masks=lambda m: m.long()), "ins_masks: expected a floating dtype"),
@@ -653,6 +656,14 @@ def test_bad_input_is_named(name):
     change(batch)
     with pytest.raises(ValueError, match=message):
         model(**batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_masks_of_any_floating_dtype_give_the_same_loss(dtype):
+    batch, model = make_batch(ONE), model_with(PAPER)
+    exact = (batch["ins_masks"] * 4).round() / 4  # quarters are numbers of every floating dtype
+    expected = model(**batch | {"ins_masks": exact}).mask_loss
+    assert torch.equal(model(**batch | {"ins_masks": exact.to(dtype)}).mask_loss, expected)
 
 
 BAD_OPTIONS = {
