@@ -39,6 +39,15 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="slow: runs with --slow"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def swim_cache(tmp_path_factory) -> Path:
+    """$SWIM_CACHE of all tests and of the processes that they start: never the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("swim_cache")
+        patch.setenv("SWIM_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real clips and the real tokenizer: $SWIM_TEST_DATA, or ../shared/data beside the repository."""

@@ -29,7 +29,7 @@ def collator(model, tiny_model_dir):
 @pytest.fixture(scope="module")
 def samples(collator, tmp_path_factory):
     data = make_demo_data(tmp_path_factory.mktemp("demo"), train_clips=3, held_out_clips=0, workers=1)
-    return [collator.reader(row) for row in load_mixture(data.train_config)]
+    return [collator.reader(row) for row in load_mixture(data.train_config).dataset]
 
 
 def test_scores_equal_loops_over_the_maps(model, collator, samples):

@@ -25,7 +25,7 @@ def demo(tmp_path_factory):
     """Rows of three demo clips of 168 x 168, four frames, annotated in frames 0 and 2; two questions each."""
     root = tmp_path_factory.mktemp("demo")
     data = make_demo_data(root, 3, 0, settings=ClipSettings(questions_per_clip=2), workers=1)
-    return list(load_mixture(data.train_config))
+    return list(load_mixture(data.train_config).dataset)
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +37,24 @@ def make_collator(tiny_model_dir, tiny_processor):
 @pytest.fixture(scope="module")
 def real_rows(test_data):
     records = json.loads((test_data / "nl_refer_real" / "train.json").read_text())
-    return [row_of(record, test_data, f"train.json, record {n}") for n, record in enumerate(records)]
+    return [row_of(record, test_data, "train.json", n) for n, record in enumerate(records)]
 
 
-def row_of(record, root, where="file.json, record 3") -> dict:
-    return {"record": json.dumps(record), "where": where, "data_root": str(root)}
+def row_of(record, root, file="file.json", position=3) -> dict:
+    row = {"file": file, "position": position, "record": json.dumps(record), "annotation": ""}
+    return {**row, "data_root": str(root), "folder_fps": None}
+
+
+def raw_of(row: dict) -> dict:
+    """The record as it stands in its file."""
+    record = json.loads(row["record"])
+    return {**record, "annotation": json.loads(row["annotation"])} if row["annotation"] else record
 
 
 def changed(row: dict, change) -> dict:
-    record = json.loads(row["record"])
+    record = raw_of(row)
     change(record)
-    return row | {"record": json.dumps(record)}
+    return row | {"record": json.dumps(record), "annotation": ""}
 
 
 def put(*keys_and_value):
@@ -75,7 +82,7 @@ def shares(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 def masks_by_hand(row: dict, numbers: list[int], rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """(masks [N, T, rows, columns], mask_index [N, T]) of frames `numbers`, two to a step."""
-    annotation = json.loads(row["record"])["annotation"]
+    annotation = raw_of(row)["annotation"]
     steps = [numbers[first : first + 2] for first in range(0, len(numbers), 2)]
     masks = np.zeros((len(annotation), len(steps), rows, columns))
     for i, frames in enumerate(annotation):
@@ -174,7 +181,7 @@ def test_masks_are_those_of_each_steps_annotated_frames(make_collator, demo, res
     side, cell = 6 * resolution, 28 // resolution
     assert batch["ins_masks"].shape == (len(demo), 1, 2, side, side) and batch["mask_index"].all()
     for number, row in enumerate(demo):
-        frames = json.loads(row["record"])["annotation"][0]
+        frames = raw_of(row)["annotation"][0]
         assert sorted(frames) == ["0", "2"]
         for step, frame in enumerate(("0", "2")):  # frames 1 and 3 are not annotated and take no part in the mean
             mask = coco.decode(frames[frame]["segmentation"]).astype(np.float64)
@@ -239,7 +246,7 @@ def test_the_model_takes_the_batch_and_finds_the_same_positions(make_collator, t
     collator = make_collator()
     batch = collator(demo[:3])
     samples = [collator.reader(row) for row in demo[:3]]
-    inputs = collator.encode(samples, [collator.render(sample).text for sample in samples])
+    inputs = collator.encode(samples, [collator.render(sample.record).text for sample in samples])
     assert inputs["second_per_grid_ts"].tolist() == [1.0] * 3  # two frames at 2 fps
     names = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts", "attention_mask")
     expected, _ = model.model.get_rope_index(**{name: inputs[name] for name in names})
@@ -254,7 +261,7 @@ def test_the_model_takes_the_batch_and_finds_the_same_positions(make_collator, t
 def test_generation_prompts_end_before_the_last_answer(make_collator, demo):
     collator = make_collator()
     sample = collator.reader(demo[0])
-    chat = collator.render(sample, add_generation_prompt=True)
+    chat = collator.render(sample.record, add_generation_prompt=True)
     assert chat.text.endswith(f"{texts_of(demo[0])[0]}<|im_end|>\n<|im_start|>assistant\n") and chat.answers == []
     inputs = collator.encode([sample, collator.reader(demo[1])], [chat.text, chat.text + "x"], padding_side="left")
     assert inputs["attention_mask"][0].tolist() == [0] + [1] * (inputs["input_ids"].shape[1] - 1)
@@ -386,8 +393,8 @@ def test_bad_records_name_file_and_record(make_collator, demo, name):
     change, message = BAD[name]
     with pytest.raises(DataError, match=message) as error:
         make_collator()([demo[1], changed(demo[0], change)])
-    assert str(error.value).startswith(f"{demo[0]['where']} (videorefer_demo_0): ")
-    assert demo[0]["where"].endswith("train.json, record 0")
+    assert str(error.value).startswith(f"{demo[0]['file']}, record 0 (videorefer_demo_0): ")
+    assert demo[0]["file"].endswith("train.json")
 
 
 def test_a_mask_one_pixel_off_is_used(make_collator, demo):

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from swim.data.errors import DataError
-from swim.data.masks import cover_cells, decode_mask
+from swim.data.errors import DataError, Reason
+from swim.data.masks import _pixels, cover_cells, decode_mask, is_off_by_one
 
 
 def shares_by_hand(mask, rows: int, columns: int) -> list[list[float]]:
@@ -99,13 +99,20 @@ def test_one_pixel_off_is_fitted(off_rows, off_columns):
         for x in range(14):  # a missing last row or column repeats the one before, a surplus one goes
             expected[y, x] = mask[min(y, mask.shape[0] - 1), min(x, mask.shape[1] - 1)]
     assert np.array_equal(found, expected)
+    assert is_off_by_one(packed, 9, 14)
+
+
+def test_what_fits_its_frame_is_not_off_by_one():
+    packed = coco.encode(np.asfortranarray(random_mask(9, 14)))
+    assert not is_off_by_one(packed, 9, 14) and not is_off_by_one([[1, 1, 5, 1, 5, 4]], 9, 14)
 
 
 @pytest.mark.parametrize(("height", "width"), [(11, 14), (9, 12), (7, 14), (14, 9), (18, 28)])
 def test_more_than_one_pixel_off_is_an_error(height, width):
     packed = coco.encode(np.asfortranarray(random_mask(height, width)))
-    with pytest.raises(DataError, match=f"expected a mask of 9 x 14 as its frame, found {height} x {width}"):
+    with pytest.raises(DataError, match=f"expected a mask of 9 x 14 as its frame, found {height} x {width}") as caught:
         decode_mask(packed, 9, 14)
+    assert caught.value.reason == Reason.BAD_MASK
 
 
 @pytest.mark.parametrize(
@@ -126,6 +133,9 @@ def test_more_than_one_pixel_off_is_an_error(height, width):
         {"size": [4, 4], "counts": ""},
         {"size": [4, 4], "counts": "zz"},
         {"size": [4, 4], "counts": "\u00e9"},
+        {"size": [4, 4], "counts": "0`0P"},  # a last number that goes on
+        {"size": [4, 4], "counts": "PPPPPPP0`0"},  # a number of eight characters
+        {"size": [4, 4], "counts": "O`01"},  # -1 + 16 + 1 pixels
         [],
         [[]],
         [[1, 1]],
@@ -136,5 +146,67 @@ def test_more_than_one_pixel_off_is_an_error(height, width):
     ids=str,
 )
 def test_what_does_not_decode_is_an_error(segmentation):
-    with pytest.raises(DataError, match="^segmentation: "):
+    with pytest.raises(DataError, match="^segmentation: ") as caught:
         decode_mask(segmentation, 4, 4)
+    assert caught.value.reason == Reason.BAD_MASK
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The length of a compressed RLE
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def runs_one_by_one(counts: bytes) -> list[int]:
+    """The run lengths, character by character. Raises ValueError where the last one goes on."""
+    runs, value, shift = [], 0, 0
+    for character in counts:
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    if shift:
+        raise ValueError
+    return runs
+
+
+@given(st.lists(st.integers(0, 60) | st.integers(0, 2**32 - 1), min_size=1, max_size=40))
+def test_the_pixels_of_any_runs(runs):
+    counts = coco.frPyObjects({"size": [1, 1], "counts": runs}, 1, 1)["counts"]
+    assert runs_one_by_one(counts) == runs
+    assert _pixels(counts) == sum(runs)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99))
+def test_the_pixels_of_any_mask(height, width, share, seed):
+    mask = (np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8)
+    assert _pixels(coco.encode(np.asfortranarray(mask))["counts"]) == height * width
+
+
+@settings(max_examples=300)
+@given(st.lists(st.integers(0, 255) | st.integers(48, 111) | st.integers(48, 79), max_size=20).map(bytes))
+def test_the_pixels_of_any_characters(counts):
+    try:
+        found = _pixels(counts)
+    except ValueError as error:
+        try:
+            runs = runs_one_by_one(counts)
+        except ValueError:
+            return
+        too_long = any(len(number) > 6 for number in _continued(counts))
+        assert too_long or min(runs) < 0 or max(runs) >= 2**32, error
+    else:
+        assert found == sum(runs_one_by_one(counts))
+
+
+def _continued(counts: bytes) -> list[str]:
+    """Each stretch of characters behind which the number goes on."""
+    return "".join("c" if (character - 48) & 32 else " " for character in counts).split()
+
+
+def test_the_pixels_of_a_large_mask():
+    mask = random_mask(720, 1280)
+    counts = coco.encode(np.asfortranarray(mask))["counts"]
+    assert len(counts) > 400_000 and _pixels(counts) == 720 * 1280

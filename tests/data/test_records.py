@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swim.data.errors import DataError
+from swim.data.errors import DataError, Reason
 from swim.data.records import Turn, describe, parse_record
 from swim.data.tags import Span
 
@@ -98,6 +98,34 @@ def test_images_and_unknown_keys():
     assert (record.path, record.is_image) == (Path("/data/b.jpg"), True)
 
 
+def test_frame_lists_and_rates():
+    record = parsed(video=["f/1.jpg", "/other/2.jpg"], fps=12)
+    assert (record.path, record.is_image, record.fps) == ((Path("/data/f/1.jpg"), Path("/other/2.jpg")), False, 12.0)
+    assert parsed().fps is None and parsed(fps=None).fps is None
+    rates = [parse_record(record_with(**own), "x", ".", folder_fps=6.0).fps for own in ({}, {"fps": 29.97})]
+    assert rates == [6.0, 29.97]
+
+
+def test_a_null_annotation_is_none():
+    assert parsed(annotation=None).instances == []
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("<video>\nThere are two objects: <object0> [<region>], <object1> [<region>]. Why?", "<object0>"),
+        ("Describe the [<region>].", "<region>"),
+    ],
+)
+@pytest.mark.parametrize("index", ["videorefer_detailed_caption_7", "videorefer_qa_7"])
+def test_the_original_layout_is_told_apart(question, found, index):
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": "It is."}]
+    with pytest.raises(DataError, match=rf"original VideoRefer layout \({found} .*python -m swim.construct") as error:
+        parsed(conversations=turns, index=index)
+    assert error.value.reason is Reason.MALFORMED
+    assert parsed(conversations=turns, annotation=[]).instances == []  # words like any other
+
+
 def test_an_absolute_path_stays():
     assert parsed(video="/other/a.mp4").path == Path("/other/a.mp4")
 
@@ -112,8 +140,24 @@ BAD = {
     "another speaker": ({"conversations": [{"from": "user", "value": ""}] * 2}, "conversations.0.from: .*found 'user'"),
     "no value": ({"conversations": [{"from": "human"}] * 2}, "conversations.0.value: Field required"),
     "value a number": ({"conversations": [{"from": "human", "value": 1}] * 2}, "conversations.0.value: .*found 1"),
-    "frame not a number": ({"annotation": [{"first": {"segmentation": RLE}}, {}]}, "annotation.0: frame numbers expected, found 'first'"),
-    "negative frame": ({"annotation": [{}, {"-1": {"segmentation": RLE}}]}, "annotation.1: frame numbers expected, found '-1'"),
+    "video empty": ({"video": ""}, "video: expected a path, or a list .*found ''"),
+    "no frames": ({"video": []}, "video: expected a path, or a list .*found "),
+    "frames a number": ({"video": ["0.jpg", 3]}, "video: expected a path, or a list .*found "),
+    "image empty": ({"video": None, "image": ""}, "image: "),
+    "negative rate": ({"fps": -6}, "fps: .*greater than 0, found -6"),
+    "rate 0": ({"fps": 0}, "fps: .*greater than 0, found 0"),
+    "rate a word": ({"fps": "6"}, "fps: .*valid number, found '6'"),
+    "rate true": ({"fps": True}, "fps: .*valid number, found True"),
+    "endless rate": ({"fps": float("inf")}, "fps: .*finite number, found inf"),
+    "frame not a number": (
+        {"annotation": [{"first": {"segmentation": RLE}}, {}]},
+        "annotation.0.first: expected a frame number such as \"15\", found 'first'",
+    ),
+    "negative frame": ({"annotation": [{}, {"-1": {"segmentation": RLE}}]}, "annotation.1.-1: expected a frame number"),
+    "fraction of a frame": ({"annotation": [{}, {"1.5": {"segmentation": RLE}}]}, "annotation.1.1.5: expected a frame number"),
+    "superscript frame": ({"annotation": [{"²": {"segmentation": RLE}}, {}]}, "annotation.0.²: expected a frame number"),
+    "endless frame": ({"annotation": [{"1" * 5000: None}, {}]}, "annotation.0.1+: expected a frame number"),
+    "frame twice": ({"annotation": [{}, {"4": None, "004": {"segmentation": RLE}}]}, "annotation.1: frame 4 is given twice"),
     "segmentation a word": ({"annotation": [{"0": {"segmentation": "abc"}}, {}]}, "annotation.0.0.segmentation"),
     "no usable mask": ({"annotation": [{"0": {"segmentation": None}}, {}]}, "no instance has a usable mask"),
     "no tag": (
@@ -130,11 +174,18 @@ BAD = {
 }
 
 
+OTHER_REASONS = {
+    "no usable mask": Reason.NO_MASK,
+    **dict.fromkeys(["no tag", "more instances than phrases", "mentions too short", "unclosed tag"], Reason.TAGS),
+}
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_records_are_named(name):
     changes, message = BAD[name]
     with pytest.raises(DataError, match=message) as error:
         parsed(**changes)
+    assert error.value.reason is OTHER_REASONS.get(name, Reason.MALFORMED)
     assert str(error.value).startswith("train.json, record 7 (videorefer_detailed_caption_7): ")
     assert str(error.value).count("train.json") == 1
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig
 
 from swim.data.chat import ChatText, Mention
 from swim.data.collator import SwimCollator

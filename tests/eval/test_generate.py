@@ -16,7 +16,7 @@ def test_answers_are_the_greedy_continuation_of_the_prompt(tiny_model_dir, tmp_p
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_model_dir).eval()
     processor = AutoProcessor.from_pretrained(tiny_model_dir)
     collator = SwimCollator(processor, model.config, DataSettings(budget=VisualBudget(min_pixels=784)))
-    samples = [collator.reader(row) for row in load_mixture(data.train_config)]
+    samples = [collator.reader(row) for row in load_mixture(data.train_config).dataset]
     answers = list(generate_answers(model, collator, samples, batch_size=4, max_new_tokens=5))
     assert len(answers) == len(samples)
     for sample, answer in zip(samples, answers):

@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from swim.data.collator import SwimCollator
+from swim.data.mixture import load_mixture
 from swim.demo.clips import DemoData, make_demo_data
 from swim.train.config import TrainConfig, load_config
+from swim.train.model import load_model
+from swim.train.trainer import SwimTrainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO_YAML = REPOSITORY / "run_scripts/configs/sft_demo.yaml"
@@ -33,5 +37,22 @@ def configure(tiny_model_dir, demo_data, tmp_path):
             **changes,
         }
         return load_config(DEMO_YAML, [f"--{key}={value}" for key, value in keys.items()])
+
+    return make
+
+
+@pytest.fixture
+def make_trainer():
+    """Function: the trainer of a configuration, not yet started."""
+
+    def make(config: TrainConfig) -> SwimTrainer:
+        model, processor = load_model(config, bf16_deepspeed=False)
+        return SwimTrainer(
+            model=model,
+            args=config.trainer_arguments(),
+            data_collator=SwimCollator(processor, model.config, config.data_settings),
+            train_dataset=load_mixture(config.data_config).dataset,
+            processing_class=processor,
+        )
 
     return make

@@ -62,7 +62,7 @@ CASES = {
     "missing video": ({"change": video("no.mp4")}, "record 0 (videorefer_demo_0): no such video"),
     "unreadable video": ({"change": video("train.json")}, "record 0 (videorefer_demo_0): unreadable video"),
     "missing field": ({"change": lambda record: record.pop("conversations")}, "conversations: Field required"),
-    "malformed JSON": ({"json_text": "[{"}, "train.json: malformed JSON"),
+    "malformed JSON": ({"json_text": "[{"}, "train.json, record 0: malformed JSON"),
     "malformed YAML": ({"yaml_text": "datasets: ["}, "train.yaml: malformed YAML"),
     "unknown mixture key": ({"yaml_text": "datasets: [{json: a}]"}, "train.yaml: datasets.0.json"),
     "missing JSON": ({"yaml_text": "datasets: [{json_path: no.json}]"}, "no.json: no such file"),

@@ -8,30 +8,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from swim.data.collator import SwimCollator
-from swim.data.mixture import load_mixture
 from swim.train.config import ConfigError
-from swim.train.model import load_model
 from swim.train.run import train
-from swim.train.trainer import SwimTrainer
-
-
-def make_trainer(config) -> SwimTrainer:
-    model, processor = load_model(config, bf16_deepspeed=False)
-    return SwimTrainer(
-        model=model,
-        args=config.trainer_arguments(),
-        data_collator=SwimCollator(processor, model.config, config.data_settings),
-        train_dataset=load_mixture(config.data_config),
-        processing_class=processor,
-    )
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_the_gradient_is_that_of_the_forks_loss(configure):
+def test_the_gradient_is_that_of_the_forks_loss(configure, make_trainer):
     trainer = make_trainer(configure(**{"attention_supervision.text_loss_weight": 0.0}))
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     trainer.model.train()

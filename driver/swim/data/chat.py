@@ -34,9 +34,11 @@ class ChatText:
 
 
 def render_chat(
-    processor, turns: list[Turn], is_image: bool, system_prompt: str = SYSTEM_PROMPT, add_generation_prompt: bool = False
+    processor, turns: list[Turn], visual: str | None, system_prompt: str = SYSTEM_PROMPT, add_generation_prompt: bool = False
 ) -> ChatText:
     """Renders the turns with the processor's chat template, the visual first in the first question.
+
+    visual: "video", "image" or None for text alone.
 
     Each text is rendered as a marker and put in its place afterwards, so its position is known and never searched for.
     Raises DataError for text that holds one of the tokenizer's special tokens.
@@ -45,8 +47,8 @@ def render_chat(
     _refuse_special_tokens(processor, texts)
     messages = [{"role": "system", "content": [{"type": "text", "text": system_prompt}]}] if system_prompt else []
     for number, turn in enumerate(turns):
-        visual = [{"type": "image" if is_image else "video"}] if number == 0 else []
-        messages.append({"role": turn.role, "content": [*visual, {"type": "text", "text": _marker(number)}]})
+        first = [{"type": visual}] if number == 0 and visual is not None else []
+        messages.append({"role": turn.role, "content": [*first, {"type": "text", "text": _marker(number)}]})
     rendered = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
 
     end_of_turn = processor.tokenizer.eos_token

@@ -6,7 +6,10 @@ from transformers import Qwen2_5_VLModel
 from transformers.video_utils import VideoMetadata
 
 from swim.data.chat import ChatText, render_chat
-from swim.data.errors import DataError
+from swim.data.errors import DataError, Reason
+from swim.data.mixture import row_record
+from swim.data.patches import with_fast_patches
+from swim.data.records import Record, Turn
 from swim.data.sample import DataSettings, Sample, SampleReader
 from swim.data.tokens import IGNORE, answer_tokens, instance_tokens
 
@@ -34,6 +37,7 @@ class SwimCollator:
 
     def __init__(self, processor, model_config, settings: DataSettings = DataSettings()):
         self.processor = processor
+        self._patching = with_fast_patches(processor)
         self.settings = settings
         self.visual_ids = [model_config.image_token_id, model_config.video_token_id]
         vision = model_config.vision_config
@@ -41,8 +45,8 @@ class SwimCollator:
         self.position_rule = _Positions(model_config)
 
     def __call__(self, rows: list) -> dict[str, torch.Tensor]:
-        samples = [row if isinstance(row, Sample) else self.reader(row) for row in rows]
-        chats = [self.render(sample) for sample in samples]
+        samples = [row if isinstance(row, Sample) else self.read(row) for row in rows]
+        chats = [self.render(sample.record) for sample in samples]
         inputs = self.encode(samples, [chat.text for chat in chats])
         offsets = inputs.pop("offset_mapping").numpy()
         replacements = inputs.pop("text_replacement_offsets")
@@ -52,31 +56,77 @@ class SwimCollator:
         batch["attn_labels"] = self._behind_visual(inputs)
         batch["ins_contents_labels"] = torch.full_like(inputs["input_ids"], IGNORE)
         for number, (sample, chat) in enumerate(zip(samples, chats)):
-            learnt, named = self._label(sample, chat, replacements[number], offsets[number])
+            try:
+                learnt = answer_tokens(chat, replacements[number], offsets[number])
+                named = instance_tokens(chat, replacements[number], offsets[number])
+            except DataError as error:
+                raise error.at(sample.record.where) from None
             batch["labels"][number, learnt] = inputs["input_ids"][number, learnt]
             batch["ins_contents_labels"][number] = torch.from_numpy(named)
         batch["ins_masks"], batch["mask_index"] = self._stack_masks(samples)
         return batch
 
-    def render(self, sample: Sample, add_generation_prompt: bool = False) -> ChatText:
-        """The chat text of a sample; with `add_generation_prompt` without its last answer."""
-        record = sample.record
+    def read(self, row: dict | Record) -> Sample:
+        """The sample of one row of the mixture, checked to the last token: whatever is wrong with it shows here.
+
+        With `max_length` set the clip's pixels and frames shrink until text and visual fit. Raises DataError naming the
+        record.
+        """
+        record = row if isinstance(row, Record) else row_record(row)
+        _, room = self.measure(record)
+        return self.reader.read(record, room)
+
+    def measure(self, record: Record) -> tuple[int, int | None]:
+        """(tokens of the text without its visual block, visual tokens that max_length leaves, None for any number).
+
+        Raises DataError naming the record for a text that cannot be rendered, for a phrase that owns no token and for a
+        text that is too long by itself.
+        """
+        try:
+            chat = self.render(record)
+            encoded = self.processor.tokenizer(chat.text, return_offsets_mapping=True, add_special_tokens=False)
+            instance_tokens(chat, [], np.array(encoded["offset_mapping"]))
+            tokens = len(encoded["input_ids"]) - 1  # the placeholder becomes the visual block
+            return tokens, self._room_for_visual(tokens)
+        except DataError as error:
+            raise error.at(record.where) from None
+
+    def empty_sample(self) -> Sample:
+        """Text alone and nothing to learn: what is left of a batch whose every record was skipped."""
+        record = Record("an empty batch", None, False, [Turn("user", "", [], [])], [])
+        return Sample(record, None, None, None)
+
+    def _room_for_visual(self, text_tokens: int) -> int | None:
+        if self.settings.max_length is None:
+            return None
+        room = self.settings.max_length - text_tokens
+        if room < 1:
+            raise DataError(
+                f"the text alone has {text_tokens} tokens, max_length is {self.settings.max_length}; raise it, or "
+                "shorten the conversation",
+                reason=Reason.TOO_LONG,
+            )
+        return room
+
+    def render(self, record: Record, add_generation_prompt: bool = False) -> ChatText:
+        """The chat text of a record; with `add_generation_prompt` without its last answer."""
         turns = record.turns[:-1] if add_generation_prompt else record.turns
         try:
             return render_chat(
-                self.processor, turns, record.is_image, self.settings.system_prompt, add_generation_prompt
+                self.processor, turns, _visual_kind(record), self.settings.system_prompt, add_generation_prompt
             )
         except DataError as error:
             raise error.at(record.where) from None
 
     def encode(self, samples: list[Sample], texts: list[str], padding_side: str = "right") -> dict[str, torch.Tensor]:
         """The processor's inputs for frames that are already sampled and sized."""
-        images = [sample.clip.frames[0] for sample in samples if sample.record.is_image]
-        clips = [sample.clip for sample in samples if not sample.record.is_image]
+        seen = [sample for sample in samples if sample.clip is not None]
+        images = [sample.clip.frames[0] for sample in seen if sample.record.is_image]
+        clips = [sample.clip for sample in seen if not sample.record.is_image]
         metadata = [VideoMetadata(total_num_frames=c.total, fps=c.fps, frames_indices=c.numbers) for c in clips]
         videos = {"do_resize": False, "do_sample_frames": False, "video_metadata": metadata}
         return dict(
-            self.processor(
+            self._patching(
                 text=texts,
                 images=images or None,
                 videos=[clip.frames for clip in clips] or None,
@@ -92,6 +142,8 @@ class SwimCollator:
         """int64[3, B, S]: the positions that the model itself would compute."""
         names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "attention_mask")
         given = {name: inputs[name] for name in names if name in inputs}
+        if self.settings.released_timing and "second_per_grid_ts" in given:
+            given["second_per_grid_ts"] = torch.ones_like(given["second_per_grid_ts"])
         return self.position_rule.get_rope_index(inputs["input_ids"], inputs["mm_token_type_ids"], **given)[0]
 
     def _behind_visual(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -101,19 +153,14 @@ class SwimCollator:
         visual_from_here = visual.flip(1).cumsum(1).flip(1) > 0
         return torch.where(visual_from_here | (inputs["attention_mask"] == 0), IGNORE, ids)
 
-    def _label(self, sample: Sample, chat: ChatText, replacements: list[dict], offsets: np.ndarray):
-        try:
-            return answer_tokens(chat, replacements, offsets), instance_tokens(chat, replacements, offsets)
-        except DataError as error:
-            raise error.at(sample.record.where) from None
-
     def _stack_masks(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ins_masks, mask_index): each sample's masks in the first corner of the batch's largest grid."""
         resolution, cell = self.settings.mask_resolution, self.reader.cell_px
-        grids = [[size // cell * resolution for size in sample.clip.frames.shape[2:]] for sample in samples]
+        clips = [sample.clip for sample in samples if sample.clip is not None]
+        grids = [[size // cell * resolution for size in clip.frames.shape[2:]] for clip in clips] or [[0, 0]]
         supervised = [sample for sample in samples if sample.masks is not None]
         instances = max([len(sample.masks) for sample in supervised], default=0)
-        steps = max(-(-len(sample.clip.numbers) // self.reader.temporal_patch_size) for sample in samples)
+        steps = max([-(-len(clip.numbers) // self.reader.temporal_patch_size) for clip in clips], default=0)
         height, width = (max(sizes) for sizes in zip(*grids))
         masks = torch.zeros(len(samples), instances, steps, height, width)
         mask_index = torch.zeros(len(samples), instances, steps, dtype=torch.bool)
@@ -123,3 +170,9 @@ class SwimCollator:
                 masks[number, :count, :length, :rows, :columns] = torch.from_numpy(sample.masks)
                 mask_index[number, :count, :length] = torch.from_numpy(sample.mask_index)
         return masks, mask_index
+
+
+def _visual_kind(record: Record) -> str | None:
+    if record.path is None:
+        return None
+    return "image" if record.is_image else "video"

@@ -3,6 +3,17 @@
 import numpy as np
 
 
+def frame_limit(total: int, fps: float, max_frames: int, max_fps: float | None = None) -> int:
+    """How many of a clip's `total` frames may be sampled: at most `max_frames`, and at most `max_fps` a second.
+
+    The bound by rate leaves two frames at least, or all where there are fewer.
+    Examples: frame_limit(300, 30.0, 32, 2.0) -> 20;  frame_limit(300, 30.0, 8, 2.0) -> 8;
+    frame_limit(300, 30.0, 32, 0.01) -> 2;  frame_limit(1, 30.0, 32, 2.0) -> 1.
+    """
+    limit = min(total, max_frames)
+    return limit if max_fps is None else min(limit, max(2, round(total / fps * max_fps)))
+
+
 def sample_frames(total: int, max_frames: int, annotated: list[int] = ()) -> list[int]:
     """Frame numbers, sorted, at most `max_frames` of 0 to `total` - 1: annotated ones first, the rest uniform.
 

@@ -4,15 +4,20 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from pycocotools import mask as coco
 
-from swim.data.errors import DataError
+from swim.data.errors import DataError, Reason
+
+_MOST_CHARACTERS = 7  # of a run length: 35 bits hold any that pycocotools can store
+_LONGEST_RUN = 2**32 - 1
 
 
 def decode_mask(segmentation: dict | list, height: int, width: int) -> np.ndarray:
     """uint8[height, width] of a COCO RLE (compressed or not) or of polygons in pixels.
 
-    A mask one pixel off its frame is resized to it (nearest). Raises DataError when it does not decode, or differs more.
+    A mask one pixel off its frame is resized to it (nearest), see `is_off_by_one`. Raises DataError (BAD_MASK) when it
+    does not decode, or differs more.
     """
     try:
         if isinstance(segmentation, list):
@@ -26,14 +31,21 @@ def decode_mask(segmentation: dict | list, height: int, width: int) -> np.ndarra
                 raise ValueError(f"{found} pixels in counts, {expected} in size")
             mask = coco.decode(rle)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise DataError(f"segmentation: not a COCO RLE {{size, counts}} or list of polygons ({error})") from None
+        problem = f"segmentation: not a COCO RLE {{size, counts}} or list of polygons ({error})"
+        raise DataError(problem, reason=Reason.BAD_MASK) from None
     off = max(abs(mask.shape[0] - height), abs(mask.shape[1] - width))
     if off > 1:
-        raise DataError(f"segmentation: expected a mask of {height} x {width} as its frame, found {mask.shape[0]} x {mask.shape[1]}")
+        problem = f"expected a mask of {height} x {width} as its frame, found {mask.shape[0]} x {mask.shape[1]}"
+        raise DataError(f"segmentation: {problem}", reason=Reason.BAD_MASK)
     if off:
         rows = np.minimum(np.arange(height), mask.shape[0] - 1)
         mask = mask[rows][:, np.minimum(np.arange(width), mask.shape[1] - 1)]
     return mask
+
+
+def is_off_by_one(segmentation: dict | list, height: int, width: int) -> bool:
+    """Whether `decode_mask` resizes this mask, one that it decodes. Polygons are drawn on the frame and always fit."""
+    return isinstance(segmentation, dict) and tuple(segmentation["size"]) != (height, width)
 
 
 def _as_bytes(segmentation: dict[str, Any]) -> bytes:
@@ -45,21 +57,29 @@ def _as_bytes(segmentation: dict[str, Any]) -> bytes:
 
 
 def _pixels(counts: bytes) -> int:
-    """Pixels that compressed run lengths add up to.
+    """Pixels that compressed run lengths add up to. Raises ValueError where they are cut off, negative or too large.
 
-    A run is five bits a character, the low ones first, with a sign; from the fourth on it is stored as the difference
-    to the run two before.
+    A run is five bits a character, the low ones first, with a sign; 32 says that another character follows. From the
+    fourth on a run is stored as the difference to the run two before, so the odd ones are one running sum and the even
+    ones behind the first another.
     """
-    runs, value, shift = [], 0, 0
-    for character in counts:
-        bits = character - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            value -= (bits & 16) << (shift - 4)
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value, shift = 0, 0
-    return sum(runs)
+    if not counts:
+        return 0
+    bits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    (ends,) = np.nonzero(bits & 32 == 0)
+    if not len(ends) or ends[-1] != len(bits) - 1:
+        raise ValueError("counts is cut off")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _MOST_CHARACTERS:
+        raise ValueError("a run length in counts is too large")
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((bits & 31) << shifts, starts) - ((bits[ends] & 16) << (shifts[ends] + 1))
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    if runs.min() < 0 or runs.max() > _LONGEST_RUN:
+        raise ValueError("a run length in counts is negative or too large")
+    return int(runs.sum())
 
 
 def cover_cells(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -68,7 +88,17 @@ def cover_cells(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
     Cells need not align with pixels; a pixel that two cells cut counts for each by its part.
     Example: a 1 x 3 mask [1, 1, 0] on one row of two cells -> [1.0, 1/3].
     """
-    return _overlaps(mask.shape[0], rows) @ mask.astype(np.float32) @ _overlaps(mask.shape[1], columns).T
+    tall, wide = _extent(mask.any(axis=1)), _extent(mask.any(axis=0))  # most objects are small: their box is enough
+    box = torch.from_numpy(mask[tall, wide].astype(np.float32))
+    down, across = _overlaps(mask.shape[0], rows)[:, tall], _overlaps(mask.shape[1], columns)[:, wide]
+    # torch has one thread in a worker process, while numpy would multiply on every core of the machine in each of them
+    return (torch.from_numpy(down) @ box @ torch.from_numpy(across).T).numpy()
+
+
+def _extent(occupied: np.ndarray) -> slice:
+    """From the first to the last True; nothing where there is none."""
+    (places,) = np.nonzero(occupied)
+    return slice(places[0], places[-1] + 1) if len(places) else slice(0, 0)
 
 
 @lru_cache(maxsize=64)

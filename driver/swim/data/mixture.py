@@ -1,17 +1,29 @@
-"""The YAML mixture: which files, how much of each, as one `datasets.Dataset` of raw records."""
+"""The YAML mixture: which files and how much of each, as one memory-mapped `datasets.Dataset` of raw records."""
 
+import glob
+import hashlib
 import json
 import random
 import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import yaml
-from datasets import Dataset
-from pydantic import BaseModel, ConfigDict, ValidationError
+from datasets import Dataset, concatenate_datasets
+from datasets.table import InMemoryTable
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.table import Table
 
-from swim.data.errors import DataError
+from swim.data.errors import DataError, Reason
+from swim.data.index import Index, open_index
+from swim.data.pages import GiveBackPages
+from swim.data.records import Record, parse_record
+from swim.data.skip_list import SkipList
 
 _STRATEGY = re.compile(r"(first|end|random):(\d+(?:\.\d+)?%|\d+)")
+_SHARED_ROWS = 1000
 
 
 class _Source(BaseModel):
@@ -19,32 +31,114 @@ class _Source(BaseModel):
     json_path: str
     data_root: str = "."
     sampling_strategy: str = "all"
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    folder_fps: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
-class _Mixture(BaseModel):
+class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
     datasets: list[_Source]
 
 
-def load_mixture(config_path: str | Path, seed: int = 0) -> Dataset:
-    """The mixture's records as a Dataset with the string columns `record` (JSON), `where` and `data_root`.
+@dataclass(frozen=True)
+class ResolvedSource:
+    """One file of a mixture.
 
-    Relative paths in the YAML are relative to the YAML file. Rows stay raw; the collator decodes them.
-    Raises DataError for a missing file, malformed YAML or JSON, an unknown key or an unknown strategy.
+    records: in the file. selected: rows of one epoch, after strategy, weight and skip list. skipped: rows that the skip
+    list leaves out. sha256: of the file's bytes.
+    """
+
+    json_path: str
+    data_root: str
+    records: int
+    selected: int
+    strategy: str
+    weight: float
+    folder_fps: float | None
+    sha256: str
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """dataset: one row per record and repetition, memory-mapped; `row_record` parses a row. sources: in its order.
+
+    Columns of a row: position int32 and file (which record), record and annotation (its JSON, see `open_index`),
+    data_root, folder_fps float64 or null. unmatched_skips: entries of the skip list that belong to no file.
+    """
+
+    dataset: Dataset
+    sources: list[ResolvedSource]
+    unmatched_skips: int = 0
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """{file: SHA-256 of its bytes}, the files as in the rows."""
+        return {source.json_path: source.sha256 for source in self.sources}
+
+    def to_dict(self) -> dict:
+        """For JSON: rows, unmatched_skips and the sources."""
+        sources = [asdict(source) for source in self.sources]
+        return {"rows": len(self.dataset), "unmatched_skips": self.unmatched_skips, "sources": sources}
+
+    def table(self) -> Table:
+        """The sources for a terminal."""
+        table = Table("file", "records", "strategy", "weight", "rows", "skipped", "SHA-256", title="mixture")
+        for source in self.sources:
+            asked = (f"{source.records:,}", source.strategy, f"{source.weight:g}")
+            taken = (f"{source.selected:,}", f"{source.skipped:,}", source.sha256[:12])
+            table.add_row(source.json_path, *asked, *taken)
+        if len(self.sources) > 1:
+            skipped = sum(source.skipped for source in self.sources)
+            table.add_section()
+            table.add_row("together", "", "", "", f"{len(self.dataset):,}", f"{skipped:,}", "")
+        if self.unmatched_skips:
+            what = "entries of the skip list that belong to no file of this mixture"
+            table.caption = f"warning: {what}: {self.unmatched_skips:,}"
+        return table
+
+
+def load_mixture(config_path: str | Path, seed: int = 0, skip_list: str | Path | None = None) -> Mixture:
+    """The records that a YAML file names, in the order of its files.
+
+    Relative paths in the YAML are relative to the YAML file. `json_path` may be a glob pattern; strategy and weight then
+    apply to each file. The rows depend on the files' content, the YAML, `seed` and the skip list alone.
+    Raises DataError for a missing file, malformed YAML, JSON or skip list, an unknown key or strategy, and for a mixture
+    without any row.
     """
     config_path = Path(config_path)
-    mixture = _read_yaml(config_path)
-    columns = {"record": [], "where": [], "data_root": []}
-    for source in mixture.datasets:
-        path = config_path.parent / source.json_path
-        records = _read_json(path)
-        for position in select(len(records), source.sampling_strategy, seed):
-            columns["record"].append(json.dumps(records[position], ensure_ascii=False))
-            columns["where"].append(f"{path}, record {position}")
-            columns["data_root"].append(str(config_path.parent / source.data_root))
-    if not columns["record"]:
+    skips = SkipList.read(skip_list)
+    parts, mapped, sources = [], [], []
+    for number, source in enumerate(_read_yaml(config_path).datasets):
+        root = str(config_path.parent / source.data_root)
+        for path in _files(config_path.parent, source.json_path):
+            index = open_index(path)
+            try:
+                chosen = select(len(index.dataset), source.sampling_strategy, seed)
+            except DataError as error:
+                raise error.at(f"{config_path}: datasets.{number}") from None
+            repeated = repeat(chosen, source.weight, seed)
+            bad = skips.positions(index.sha256)
+            kept = [position for position in repeated if position not in bad]
+            if kept:
+                mapped.append(index.dataset)
+                parts.append(_rows(index, root, source.folder_fps).select(np.array(kept)))  # hashed faster than a list
+            resolved = ResolvedSource(
+                json_path=str(path),
+                data_root=root,
+                records=len(index.dataset),
+                selected=len(kept),
+                strategy=source.sampling_strategy,
+                weight=source.weight,
+                folder_fps=source.folder_fps,
+                sha256=index.sha256,
+                skipped=len(repeated) - len(kept),
+            )
+            sources.append(resolved)
+    if not parts:
         raise DataError("the mixture selects no record; check sampling_strategy and the files", str(config_path))
-    return Dataset.from_dict(columns)
+    dataset = concatenate_datasets(parts).with_transform(GiveBackPages(mapped))
+    return Mixture(dataset, sources, skips.unmatched({source.sha256 for source in sources}))
 
 
 def select(count: int, strategy: str, seed: int = 0) -> list[int]:
@@ -69,29 +163,64 @@ def select(count: int, strategy: str, seed: int = 0) -> list[int]:
     return list(range(wanted)) if kind == "first" else list(range(count - wanted, count))
 
 
-def _read_yaml(path: Path) -> _Mixture:
+def repeat(positions: list[int], weight: float, seed: int = 0) -> list[int]:
+    """The positions `weight` times: whole copies, then for the fraction a random part in order, which `seed` decides.
+
+    Example: repeat([4, 7], 2.5) -> [4, 7, 4, 7, 7] (or 4 at the end).
+    """
+    copies, fraction = divmod(weight, 1)
+    extra = random.Random(seed).sample(range(len(positions)), round(fraction * len(positions)))
+    return positions * int(copies) + [positions[number] for number in sorted(extra)]
+
+
+def row_record(row: dict) -> Record:
+    """The record of one row of a mixture, checked. Raises DataError naming file, record and field."""
+    raw = json.loads(row["record"])
+    if row["annotation"]:
+        raw["annotation"] = json.loads(row["annotation"])
+    return parse_record(raw, f"{row['file']}, record {row['position']}", row["data_root"], row["folder_fps"])
+
+
+def _rows(index: Index, data_root: str, folder_fps: float | None) -> Dataset:
+    """All rows of a file; what they have in common stands beside the mapped columns."""
+    count = len(index.dataset)
+    same = {
+        "file": (str(index.path), pa.string()),
+        "data_root": (data_root, pa.string()),
+        "folder_fps": (folder_fps, pa.float64()),
+    }
+    table = pa.table({name: _constant(value, count, kind) for name, (value, kind) in same.items()})
+    fingerprint = hashlib.sha256(repr((index.sha256, same)).encode()).hexdigest()[:16]  # else made from all rows
+    return concatenate_datasets([index.dataset, Dataset(InMemoryTable(table), fingerprint=fingerprint)], axis=1)
+
+
+def _constant(value, count: int, kind: pa.DataType) -> pa.ChunkedArray:
+    """`count` times the value; the chunks share their memory."""
+    chunk = pa.array([value] * _SHARED_ROWS, kind)
+    return pa.chunked_array([chunk] * (count // _SHARED_ROWS) + [chunk.slice(0, count % _SHARED_ROWS)], kind)
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """The file of that name, or those that fit it as a glob pattern, sorted. Raises DataError for none."""
+    if (folder / pattern).exists() or not glob.has_magic(pattern):
+        return [folder / pattern]
+    found = sorted(glob.glob(pattern, root_dir=folder, recursive=True))
+    if not found:
+        message = "no file fits this pattern; fix json_path in the data config"
+        raise DataError(message, str(folder / pattern), Reason.MISSING)
+    return [folder / name for name in found]
+
+
+def _read_yaml(path: Path) -> _Config:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _Mixture.model_validate(content)
+        return _Config.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise DataError("no such data config; expected a YAML file like data_config/videorefer.yaml", str(path)) from None
+        message = "no such data config; expected a YAML file like data_config/videorefer.yaml"
+        raise DataError(message, str(path), Reason.MISSING) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"malformed YAML: {error}", str(path)) from None
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"]) or "the file"
-        raise DataError(
-            f"{field}: {problem['msg']}; expected datasets: [{{json_path, data_root, sampling_strategy}}]", str(path)
-        ) from None
-
-
-def _read_json(path: Path) -> list:
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("no such file; fix json_path in the data config", str(path)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"malformed JSON: {error}", str(path)) from None
-    if not isinstance(records, list):
-        raise DataError(f"expected a JSON list of records, found {type(records).__name__}", str(path))
-    return records
+        keys = ", ".join(_Source.model_fields)
+        raise DataError(f"{field}: {problem['msg']}; expected datasets: [{{{keys}}}]", str(path)) from None

@@ -1,53 +1,86 @@
-"""A record of an NL-Refer or LLaVA-Video file, checked and typed, still without pixels."""
+"""A record of an NL-Refer, LLaVA-Video or image file, checked and typed, still without pixels."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
-from swim.data.errors import DataError
+from swim.data.errors import DataError, Reason
 from swim.data.tags import Span, assign_instances, strip_tags
 
-_PLACEHOLDERS = ("<video>", "<image>")
+# How the original VideoRefer layout writes an object; group 1 is its number, None for an unnumbered one.
+VIDEOREFER_OBJECT = re.compile(r"<object(\d+)>|<region>")
+_LEADING = ("<video>", "<image>")
 _ROLES = {"human": "user", "gpt": "assistant"}
 
 
-class _RawTurn(BaseModel):
+def _check_frame_number(text: str) -> str:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError('expected a frame number such as "15"')
+    return text
+
+
+def _check_video(value: Any) -> str | list[str]:
+    paths = value if isinstance(value, list) else [value]
+    if not paths or not all(isinstance(path, str) and path for path in paths):
+        raise ValueError("expected a path, or a list of the paths of its frames")
+    return value
+
+
+FrameNumber = Annotated[str, AfterValidator(_check_frame_number)]
+Video = Annotated[str | list[str], PlainValidator(_check_video)]
+
+
+class RawTurn(BaseModel):
+    """The JSON of one turn."""
+
     model_config = ConfigDict(populate_by_name=True, strict=True)
     speaker: Literal["human", "gpt"] = Field(alias="from")
     value: str
 
 
-class _RawFrame(BaseModel):
+class RawFrame(BaseModel):
     """One annotated frame; a null or missing segmentation means "not annotated in this frame"."""
 
     segmentation: dict[str, Any] | list[list[float]] | None = None
 
 
-class _RawRecord(BaseModel):
-    """The JSON of one record. Keys that are not listed are the user's own and are left alone."""
+Instance = dict[FrameNumber, RawFrame | None]
+
+
+class RawItem(BaseModel):
+    """What every layout has. Keys that are not listed are the user's own and are left alone."""
 
     index: str | int | None = None
     id: str | int | None = None
-    video: str | None = None
-    image: str | None = None
+    video: Video | None = None
+    fps: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    annotation: list[Instance] | None = None
+
+    def path(self, root: str | Path) -> Path | tuple[Path, ...]:
+        """The video's path, or those of its frames."""
+        if isinstance(self.video, list):
+            return tuple(Path(root, frame) for frame in self.video)
+        return Path(root, self.video)
+
+    def instances(self) -> list[dict[int, Any]]:
+        """For each instance {frame number: segmentation}, usable ones only. Raises DataError for a frame given twice."""
+        return [_usable_frames(number, frames) for number, frames in enumerate(self.annotation or [])]
+
+
+class _RawRecord(RawItem):
+    image: Annotated[str, Field(min_length=1)] | None = None
     data_source: str | None = None
-    conversations: list[_RawTurn] = Field(min_length=2)
-    annotation: list[dict[str, _RawFrame | None]] = []
-    mentions: list[int] | None = None
+    conversations: list[RawTurn] = Field(min_length=2)
+    mentions: list[Annotated[int, Field(strict=True)]] | None = None
 
     @model_validator(mode="after")
     def _one_visual(self):
         if (self.video is None) == (self.image is None):
             raise ValueError('expected either "video" or "image"')
-        for number, turn in enumerate(self.conversations):
-            if turn.speaker != ("human", "gpt")[number % 2]:
-                raise ValueError(f"conversations: turn {number} should be from {('human', 'gpt')[number % 2]}")
-        for instance, frames in enumerate(self.annotation):
-            bad = [number for number in frames if not number.isdigit()]
-            if bad:
-                raise ValueError(f"annotation.{instance}: frame numbers expected, found {bad[0]!r}")
+        check_order(self.conversations)
         return self
 
 
@@ -65,15 +98,18 @@ class Turn:
 class Record:
     """One conversation about one video or image.
 
-    where: file and record, for messages. path: the video file, frame folder or image. is_image: the latter.
-    instances: for each instance {frame number: segmentation}, usable ones only; [] when the record is not supervised.
+    where: file and record, for messages. path: the video file, frame folder or image; the frames themselves when they
+    are listed; None for text alone. is_image: an image. instances: for each instance {frame number: segmentation},
+    usable ones only; [] when the record is not supervised. fps: rate of a frame folder or frame list, None when nobody
+    says; a video file has its own.
     """
 
     where: str
-    path: Path
+    path: Path | tuple[Path, ...] | None
     is_image: bool
     turns: list[Turn]
     instances: list[dict[int, Any]]
+    fps: float | None = None
 
     @property
     def annotated_frames(self) -> list[int]:
@@ -81,19 +117,16 @@ class Record:
         return sorted({number for frames in self.instances for number in frames})
 
 
-def parse_record(raw: dict, where: str, data_root: str | Path) -> Record:
-    """Checks one JSON record. Paths are relative to `data_root`.
+def parse_record(raw: dict, where: str, data_root: str | Path, folder_fps: float | None = None) -> Record:
+    """Checks one JSON record. Paths are relative to `data_root`. folder_fps: the rate when the record has none.
 
     Records with `_qa_` in their index, with `data_source` or without annotation carry no supervision: their tags are
     only stripped. Raises DataError naming the record, the field and what was found.
     """
     where = describe(raw, where)
+    checked = check_layout(_RawRecord, raw, where)
     try:
-        checked = _RawRecord.model_validate(raw)
-    except ValidationError as error:
-        raise DataError(_first_problem(error), where) from None
-    try:
-        return _build(checked, where, Path(data_root))
+        return _build(checked, where, Path(data_root), folder_fps)
     except DataError as error:
         raise error.at(where) from None
 
@@ -104,42 +137,85 @@ def describe(raw: Any, where: str) -> str:
     return where if name is None else f"{where} ({name})"
 
 
-def _build(raw: _RawRecord, where: str, root: Path) -> Record:
+Layout = TypeVar("Layout", bound=BaseModel)
+
+
+def check_layout(layout: type[Layout], raw: Any, where: str) -> Layout:
+    """`raw` as that layout. Raises DataError naming the first field that does not fit."""
+    try:
+        return layout.model_validate(raw)
+    except ValidationError as error:
+        raise DataError(_first_problem(error), where) from None
+
+
+def check_order(turns: list[RawTurn]):
+    """Raises ValueError unless questions and answers alternate."""
+    for number, turn in enumerate(turns):
+        expected = ("human", "gpt")[number % 2]
+        if turn.speaker != expected:
+            raise ValueError(f"conversations: turn {number} should be from {expected}")
+
+
+def turn_text(turn: RawTurn) -> tuple[str, str]:
+    """(role, text) of a turn, without a literal <video> or <image> line at the start of a question."""
+    text = turn.value
+    if turn.speaker == "human":
+        for placeholder in _LEADING:
+            if text.startswith(placeholder):
+                text = text.removeprefix(placeholder).removeprefix("\n")
+                break
+    return _ROLES[turn.speaker], text
+
+
+def refuse_without_masks(instances: list[dict[int, Any]]):
+    """Raises DataError when no instance has a usable mask."""
+    if not any(instances):
+        raise DataError("no instance has a usable mask (every segmentation is null or missing)", reason=Reason.NO_MASK)
+
+
+def _build(raw: _RawRecord, where: str, root: Path, folder_fps: float | None) -> Record:
+    texts = [turn_text(turn) for turn in raw.conversations]
+    _refuse_videorefer(raw, [text for _, text in texts])
     supervised = bool(raw.annotation) and raw.data_source is None and "_qa_" not in str(raw.index or "")
-    instances = [_usable_frames(frames) for frames in raw.annotation] if supervised else []
-    if supervised and not any(instances):
-        raise DataError("no instance has a usable mask (every segmentation is null or missing)")
-    stripped = [(_ROLES[turn.speaker], *strip_tags(_drop_placeholder(turn))) for turn in raw.conversations]
+    instances = raw.instances() if supervised else []
+    if supervised:
+        refuse_without_masks(instances)
+    stripped = [(role, *strip_tags(text)) for role, text in texts]
     spans = [span for _, _, spans in stripped for span in spans]
     if supervised:
         if not spans:
-            raise DataError(f"{len(instances)} annotated instances but no <ins> tag in the conversation")
+            message = f"{len(instances)} annotated instances but no <ins> tag in the conversation"
+            raise DataError(message, reason=Reason.TAGS)
         named = assign_instances([span.phrase for span in spans], len(instances), raw.mentions)
     turns, used = [], 0
     for role, text, spans in stripped:
         kept = spans if supervised else []
         turns.append(Turn(role, text, kept, named[used : used + len(kept)] if supervised else []))
         used += len(kept)
-    return Record(where, root / (raw.video or raw.image), raw.image is not None, turns, instances)
+    path = raw.path(root) if raw.image is None else root / raw.image
+    return Record(where, path, raw.image is not None, turns, instances, folder_fps if raw.fps is None else raw.fps)
 
 
-def _usable_frames(frames: dict[str, _RawFrame | None]) -> dict[int, Any]:
+def _refuse_videorefer(raw: _RawRecord, texts: list[str]):
+    found = next((match.group() for text in texts if (match := VIDEOREFER_OBJECT.search(text))), None)
+    if raw.annotation and found is not None and not any("<ins>" in text for text in texts):
+        raise DataError(
+            f"conversations: the original VideoRefer layout ({found} instead of an <ins> tag); name the objects in words "
+            "first: python -m swim.construct"
+        )
+
+
+def _usable_frames(instance: int, frames: dict[str, RawFrame | None]) -> dict[int, Any]:
+    numbers = [int(number) for number in frames]
+    twice = next((number for number in numbers if numbers.count(number) > 1), None)
+    if twice is not None:
+        raise DataError(f"annotation.{instance}: frame {twice} is given twice")
     return {int(n): frame.segmentation for n, frame in frames.items() if frame is not None and frame.segmentation}
-
-
-def _drop_placeholder(turn: _RawTurn) -> str:
-    """The turn's text without a literal <video> or <image> line at the start of a question."""
-    text = turn.value
-    if turn.speaker == "human":
-        for placeholder in _PLACEHOLDERS:
-            if text.startswith(placeholder):
-                return text.removeprefix(placeholder).removeprefix("\n")
-    return text
 
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
+    field = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     text = problem["msg"].removeprefix("Value error, ")
     if not field:
         return text

@@ -1,17 +1,19 @@
 """A sample: one record with its pixels and its masks, ready for the processor."""
 
-import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from swim.data.chat import SYSTEM_PROMPT
-from swim.data.errors import DataError
-from swim.data.masks import cover_cells, decode_mask
-from swim.data.records import Record, parse_record
-from swim.data.video import Clip, VisualBudget, read_clip
+from swim.data.errors import DataError, Reason
+from swim.data.masks import cover_cells, decode_mask, is_off_by_one
+from swim.data.mixture import row_record
+from swim.data.records import Record
+from swim.data.sources import FOLDER_FPS, local_file
+from swim.data.video import Clip, VisualBudget, read_clip, read_header
+
+NO_USABLE_MASK = "no instance has a usable, non-empty mask within the video's frames"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class DataSettings:
 
     mask_resolution: r, mask cells per grid cell and side. keep_annotated_frames: tell the frame sampler where the masks
     are (training; elsewhere it would leak the answer). cache_gb: decoded clips kept in memory, per worker process.
+    max_length: tokens of a sample; longer ones get fewer pixels and frames. released_timing: a temporal step lasts 1 s
+    whatever the clip's rate, as in the released code. time_limit_s: for reading one video.
     """
 
     budget: VisualBudget = field(default_factory=VisualBudget)
@@ -27,20 +31,26 @@ class DataSettings:
     mask_resolution: int = 1
     keep_annotated_frames: bool = True
     cache_gb: float = 0.0
+    max_length: int | None = None
+    released_timing: bool = False
+    time_limit_s: float = 60.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """record, clip and, for a supervised record, its masks on the grid.
+    """record, clip (None for text alone) and, for a supervised record, its masks on the grid.
 
     masks: float32[N, T, r * H, r * W], mean over the step's annotated frames; None without supervision.
     mask_index: bool[N, T], True where an instance has a non-empty mask.
+    resized_masks: masks one pixel off their frame. frames_past_end: annotated frames that the file does not have.
     """
 
     record: Record
-    clip: Clip
+    clip: Clip | None
     masks: np.ndarray | None
     mask_index: np.ndarray | None
+    resized_masks: int = 0
+    frames_past_end: int = 0
 
 
 class SampleReader:
@@ -53,49 +63,89 @@ class SampleReader:
         self._cache: OrderedDict[tuple, Clip] = OrderedDict()
         self._cached_bytes = 0
 
-    def __call__(self, row: dict[str, str]) -> Sample:
+    def __call__(self, row: dict) -> Sample:
         """The sample of one row of `load_mixture`. Raises DataError naming the record."""
-        return self.read(parse_record(json.loads(row["record"]), row["where"], row["data_root"]))
+        return self.read(row_record(row))
 
-    def read(self, record: Record) -> Sample:
-        """Frames and masks of a record. Raises DataError naming the record."""
+    def read(self, record: Record, max_tokens: int | None = None) -> Sample:
+        """Frames and masks of a record, with at most `max_tokens` visual tokens. Raises DataError naming the record."""
         try:
-            annotated = record.annotated_frames if self.settings.keep_annotated_frames else []
-            clip = self._clip(record.path, annotated)
+            clip = self._clip(record, max_tokens)
             if not record.instances:
                 return Sample(record, clip, None, None)
-            masks, mask_index = self._masks_on_grid(record, clip)
+            masks, mask_index, resized = self._masks_on_grid(record, clip)
+            if self.settings.keep_annotated_frames and not mask_index.any():
+                raise DataError(NO_USABLE_MASK, reason=Reason.NO_MASK)
         except DataError as error:
             raise error.at(record.where) from None
-        if self.settings.keep_annotated_frames and not mask_index.any():
-            raise DataError("no instance has a usable, non-empty mask within the video's frames", record.where)
-        return Sample(record, clip, masks, mask_index)
+        past_end = sum(number >= clip.total for number in record.annotated_frames)
+        return Sample(record, clip, masks, mask_index, resized, past_end)
 
-    def _masks_on_grid(self, record: Record, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    def check_header(self, record: Record, max_tokens: int | None = None) -> tuple[int, int, int]:
+        """(visual tokens, masks one pixel off, annotated frames past the end) from the source's index and first frame.
+
+        Every mask within the file is decoded and must fit. Raises DataError naming the record.
+        """
+        try:
+            header = read_header(record.path, self.settings.budget, self.cell_px, **self._limits(record, max_tokens))
+            used = [rle for frames in record.instances for number, rle in frames.items() if number < header.total]
+            found = [decode_mask(rle, header.height, header.width).any() for rle in used]
+            if record.instances and not any(found):
+                raise DataError(NO_USABLE_MASK, reason=Reason.NO_MASK)
+        except DataError as error:
+            raise error.at(record.where) from None
+        resized = sum(is_off_by_one(rle, header.height, header.width) for rle in used)
+        return header.tokens, resized, sum(number >= header.total for number in record.annotated_frames)
+
+    def visual_tokens(self, clip: Clip) -> int:
+        """Tokens of the clip's visual block."""
+        height, width = clip.frames.shape[2:]
+        return -(-len(clip.numbers) // self.temporal_patch_size) * (height // self.cell_px) * (width // self.cell_px)
+
+    def check_files(self, record: Record):
+        """Raises DataError naming the record when its source is not there or a mask does not decode to its own size."""
+        try:
+            for path in record.path if isinstance(record.path, tuple) else (record.path,):
+                with local_file(path, self.settings.time_limit_s):
+                    pass
+            for rle in (rle for frames in record.instances for rle in frames.values()):
+                decode_mask(rle, *(rle["size"] if isinstance(rle, dict) and "size" in rle else (1, 1)))
+        except DataError as error:
+            raise error.at(record.where) from None
+
+    def _limits(self, record: Record, max_tokens: int | None) -> dict:
+        return {
+            "folder_fps": record.fps or FOLDER_FPS,
+            "max_tokens": max_tokens,
+            "time_limit_s": self.settings.time_limit_s,
+        }
+
+    def _masks_on_grid(self, record: Record, clip: Clip) -> tuple[np.ndarray, np.ndarray, int]:
+        """(masks, mask_index, how many masks were one pixel off)."""
         resolution = self.settings.mask_resolution
         rows, columns = (size // self.cell_px * resolution for size in clip.frames.shape[2:])
         steps = -(-len(clip.numbers) // self.temporal_patch_size)
         masks = np.zeros((len(record.instances), steps, rows, columns), dtype=np.float32)
+        resized = 0
         for instance, frames in enumerate(record.instances):
             for step in range(steps):
                 numbers = clip.numbers[step * self.temporal_patch_size : (step + 1) * self.temporal_patch_size]
-                covers = [
-                    cover_cells(decode_mask(frames[number], clip.height, clip.width), rows, columns)
-                    for number in numbers
-                    if number in frames
-                ]
+                used = [frames[number] for number in numbers if number in frames]
+                covers = [cover_cells(decode_mask(rle, clip.height, clip.width), rows, columns) for rle in used]
+                resized += sum(is_off_by_one(rle, clip.height, clip.width) for rle in used)
                 if covers:
                     masks[instance, step] = np.mean(covers, axis=0)
         masks = masks.clip(0.0, 1.0)  # sums of float32 shares may pass 1 in the last digit
-        return masks, masks.any(axis=(2, 3))
+        return masks, masks.any(axis=(2, 3)), resized
 
-    def _clip(self, path: Path, annotated: list[int]) -> Clip:
-        """The clip of a video, from the cache when its frames were chosen alike before."""
-        key = (path, *annotated)
+    def _clip(self, record: Record, max_tokens: int | None) -> Clip:
+        """The clip of a record, from the cache when its frames were chosen alike before."""
+        annotated = record.annotated_frames if self.settings.keep_annotated_frames else []
+        key = (record.path, record.fps, max_tokens, *annotated)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        clip = read_clip(path, self.settings.budget, annotated, self.cell_px)
+        clip = read_clip(record.path, self.settings.budget, annotated, self.cell_px, **self._limits(record, max_tokens))
         limit = self.settings.cache_gb * 1e9
         if clip.frames.nbytes <= limit:
             self._cache[key] = clip

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from swim.data.errors import DataError
+from swim.data.errors import DataError, Reason
 
 _TAG = re.compile(r"<(/?)ins>")
 
@@ -29,18 +29,18 @@ def strip_tags(text: str) -> tuple[str, list[Span]]:
         read = tag.end()
         if not tag.group(1):
             if opened is not None:
-                raise DataError(f"nested <ins> at character {tag.start()} of {_shorten(text)}; close the first tag before")
+                raise _misfit(f"nested <ins> at character {tag.start()} of {_shorten(text)}; close the first tag before")
             opened = len(clean)
             continue
         if opened is None:
-            raise DataError(f"</ins> without <ins> at character {tag.start()} of {_shorten(text)}")
+            raise _misfit(f"</ins> without <ins> at character {tag.start()} of {_shorten(text)}")
         phrase = clean[opened:]
         if not phrase.strip():
-            raise DataError(f"empty <ins></ins> at character {tag.start()} of {_shorten(text)}; put the noun between the tags")
+            raise _misfit(f"empty <ins></ins> at character {tag.start()} of {_shorten(text)}; put the noun between the tags")
         spans.append(Span(opened, len(clean), phrase))
         opened = None
     if opened is not None:
-        raise DataError(f"unclosed <ins> in {_shorten(text)}; add </ins> after the noun")
+        raise _misfit(f"unclosed <ins> in {_shorten(text)}; add </ins> after the noun")
     return clean + text[read:], spans
 
 
@@ -56,7 +56,7 @@ def assign_instances(phrases: list[str], instances: int, mentions: list[int] | N
     if mentions is not None:
         fits = isinstance(mentions, list) and all(type(m) is int and 0 <= m < instances for m in mentions)
         if not fits or len(mentions) != len(phrases):
-            raise DataError(
+            raise _misfit(
                 f'"mentions" must hold one instance index from 0 to {instances - 1} for each of the {len(phrases)} tags, '
                 f"found {mentions}"
             )
@@ -69,10 +69,14 @@ def assign_instances(phrases: list[str], instances: int, mentions: list[int] | N
         return [distinct.index(key) for key in keys]
     if len(distinct) < instances and len(phrases) == instances:
         return list(range(instances))
-    raise DataError(
+    raise _misfit(
         f"{len(distinct)} distinct tagged phrases {distinct} in {len(phrases)} tags do not fit {instances} annotated "
         'instances; tag every instance, or add "mentions", the instance index of each tag in order'
     )
+
+
+def _misfit(message: str) -> DataError:
+    return DataError(message, reason=Reason.TAGS)
 
 
 def _shorten(text: str) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from swim.data.chat import ChatText, Mention
-from swim.data.errors import DataError
+from swim.data.errors import DataError, Reason
 
 IGNORE = -100
 
@@ -52,7 +52,7 @@ def instance_tokens(chat: ChatText, replacements: list[dict], offsets: np.ndarra
     for number, mention in enumerate(chat.mentions):
         if not (owner == number).any():
             phrase = chat.text[mention.start : mention.end]
-            raise DataError(f"the tagged phrase {phrase!r} owns no token; widen the tag to whole words")
+            raise DataError(f"the tagged phrase {phrase!r} owns no token; widen the tag to whole words", reason=Reason.TAGS)
     instances = np.array([mention.instance for mention in mentions] + [IGNORE], dtype=np.int64)
     return instances[owner]
 

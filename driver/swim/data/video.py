@@ -1,24 +1,20 @@
-"""Reading frames: video files, folders of frames, images; resized to one pixel budget."""
+"""A clip: sampled frames of a source, resized to one pixel budget."""
 
-import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
+from threading import Thread
 
-import av
-import decord
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from qwen_vl_utils.vision_process import FRAME_FACTOR, smart_resize
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from swim.data.errors import DataError
-from swim.data.frames import sample_frames
-
-_IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-# Frame folders carry no rate of their own; DAVIS, the most common source, is 24.
-FOLDER_FPS = 24.0
+from swim.data.errors import DataError, Reason
+from swim.data.frames import frame_limit, sample_frames
+from swim.data.sources import FOLDER_FPS, describe_source, open_source
 
 
 @dataclass(frozen=True)
@@ -26,13 +22,15 @@ class VisualBudget:
     """How much of a video the model sees; the defaults are the paper's.
 
     max_frames: at most so many frames. min_pixels, max_pixels: bounds of one resized frame. total_pixels: of all frames
-    together. Resizing follows qwen-vl-utils: sides are multiples of 28 (patch 14, merge 2).
+    together. fps: at most so many frames a second of the clip, but 2 at least; None: any number. Resizing follows
+    qwen-vl-utils: sides are multiples of 28 (patch 14, merge 2).
     """
 
     max_frames: int = 32
     min_pixels: int = 128 * 28 * 28
     max_pixels: int = 768 * 28 * 28
     total_pixels: int = int(128000 * 28 * 28 * 0.9)
+    fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Clip:
     """Sampled, resized frames.
 
     frames: uint8[F, 3, h, w]. numbers: their frame numbers in the file. total, fps: of the whole file.
-    height, width: a frame's size in the file, in pixels.
+    height, width: a frame's size in the file, upright, in pixels.
     """
 
     frames: torch.Tensor
@@ -51,87 +49,193 @@ class Clip:
     width: int
 
 
-def read_clip(path: Path, budget: VisualBudget, annotated: list[int] = (), factor: int = 28) -> Clip:
-    """Samples, decodes and resizes the frames of a video file or frame folder; an image is a clip of one frame.
+def read_clip(
+    source,
+    budget: VisualBudget,
+    annotated: Sequence[int] = (),
+    factor: int = 28,
+    *,
+    folder_fps: float = FOLDER_FPS,
+    max_tokens: int | None = None,
+    time_limit_s: float = 60.0,
+) -> Clip:
+    """Samples, decodes and resizes the frames of a source; an image is a clip of one frame.
 
-    annotated: frame numbers to keep (training only: elsewhere they would tell where the object is). factor: what the
-    sides of a resized frame are multiples of. Raises DataError naming the path when it is missing or does not decode.
+    source: the path of a video, of an image or of a folder of frames (sorted as people count); the http(s) URL or base64
+    data URI of a video or image; a PIL image; an array or tensor uint8[H, W, 3], uint8[F, H, W, 3] or [F, 3, H, W]; a
+    list of frames, each a path, URL, PIL image or array. annotated: frame numbers to keep (training only: elsewhere they
+    would tell where the object is). factor: what the sides of a resized frame are multiples of. folder_fps: the rate of
+    folders, lists and arrays, which carry none. max_tokens: most visual tokens of the clip, ceil(F / 2) * (h / factor) *
+    (w / factor): where it would have more, first its frames shrink, down to min_pixels, then they become fewer.
+    time_limit_s: for everything together.
+
+    Raises DataError naming the source, by reason: MISSING, UNREADABLE (broken, cut off, no picture in it), TIMEOUT,
+    TOO_LONG (not even two smallest frames fit max_tokens); TypeError for what can be no source.
     """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"no such video or image: {path}; fix the record or data_root")
-    frames, numbers, total, fps = _read(path, budget.max_frames, annotated)
-    height, width = frames.shape[1:3]
-    resized = _resize(torch.from_numpy(frames).permute(0, 3, 1, 2), budget, factor)
-    return Clip(resized, numbers, total, fps, height, width)
+
+    def read() -> Clip:
+        end = time.monotonic() + time_limit_s
+        with open_source(source, folder_fps, time_limit_s) as opened:
+            numbers = sample_frames(opened.total, _frame_count(opened, budget, max_tokens, factor), annotated)
+            frames, shape = _resized(opened.frames(numbers), numbers, budget, max_tokens, factor, end)
+            return Clip(frames, numbers, opened.total, opened.fps, *shape)
+
+    return _within(time_limit_s, source, read)
 
 
-def _read(path: Path, max_frames: int, annotated: list[int]) -> tuple[np.ndarray, list[int], int, float]:
-    """(uint8[F, H, W, 3], frame numbers, total frames, fps)."""
-    if path.is_dir():
-        files = sorted((p for p in path.iterdir() if p.suffix.lower() in _IMAGE_ENDINGS), key=_natural)
-        if not files:
-            raise DataError(f"no image in the frame folder {path}")
-        numbers = sample_frames(len(files), max_frames, annotated)
-        frames = [_read_image(files[n]) for n in numbers]
-        sizes = sorted({frame.shape[:2] for frame in frames})
-        if len(sizes) > 1:
-            raise DataError(f"frames of different sizes (height, width) in the folder {path}: {sizes}")
-        return np.stack(frames), numbers, len(files), FOLDER_FPS
-    if path.suffix.lower() in _IMAGE_ENDINGS:
-        return _read_image(path)[None], [0], 1, FOLDER_FPS
-    try:
-        return _read_decord(path, max_frames, annotated)
-    except (decord.DECORDError, RuntimeError) as decord_error:
+@dataclass(frozen=True)
+class Header:
+    """What a source tells before its frames are read. total, fps, height, width: as in Clip. tokens: visual tokens of
+    the clip that `read_clip` would make of it."""
+
+    total: int
+    fps: float
+    height: int
+    width: int
+    tokens: int
+
+
+def read_header(
+    source,
+    budget: VisualBudget,
+    factor: int = 28,
+    *,
+    folder_fps: float = FOLDER_FPS,
+    max_tokens: int | None = None,
+    time_limit_s: float = 60.0,
+) -> Header:
+    """The source's header, from its index and first frame. Arguments and errors are those of `read_clip`."""
+
+    def read() -> Header:
+        with open_source(source, folder_fps, time_limit_s) as opened:
+            _, frame = next(opened.frames([0]))
+            height, width = frame.shape[:2]
+            count = _frame_count(opened, budget, max_tokens, factor)
+            tokens = _tokens(count, frame_size(height, width, count, budget, max_tokens, factor), factor)
+            return Header(opened.total, opened.fps, height, width, tokens)
+
+    return _within(time_limit_s, source, read)
+
+
+class _Misfit(DataError):
+    """Frames that do not fit the budget or each other; the source's name is still to be added."""
+
+
+def _within(limit_s: float, source, work: Callable):
+    """The result of `work` on a source. Raises DataError naming the source: what `work` raises, or TIMEOUT.
+
+    Nothing can interrupt a C library that waits for a file or is caught in a loop. So it runs in a thread of its own, and
+    one that is late is left behind: a daemon, which does not keep the process from ending.
+    """
+    result = Future()
+
+    def run():
         try:
-            return _read_pyav(path, max_frames, annotated)
-        except (av.FFmpegError, IndexError, ValueError) as error:
-            raise DataError(f"unreadable video {path}: {error} (decord: {str(decord_error).splitlines()[0]:.120})") from None
+            result.set_result(work())
+        except BaseException as error:  # raised again where the result is asked for
+            result.set_exception(error)
 
-
-def _read_decord(path: Path, max_frames: int, annotated: list[int]):
-    reader = decord.VideoReader(str(path), num_threads=1)
-    numbers = sample_frames(len(reader), max_frames, annotated)
-    return reader.get_batch(numbers).asnumpy(), numbers, len(reader), float(reader.get_avg_fps())
-
-
-def _read_pyav(path: Path, max_frames: int, annotated: list[int]):
-    """Decodes the whole file: slower than decord, but it reads what decord does not, such as AV1."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        fps = float(stream.average_rate or FOLDER_FPS)
-        total = stream.frames or sum(1 for _ in container.decode(stream))
-        container.seek(0)
-        numbers = sample_frames(total, max_frames, annotated)
-        wanted = set(numbers)
-        decoded = enumerate(container.decode(stream))
-        frames = [frame.to_ndarray(format="rgb24") for number, frame in decoded if number in wanted]
-    if len(frames) != len(numbers) or not frames:
-        raise ValueError(f"expected {total} frames as its header says, found fewer")
-    return np.stack(frames), numbers, total, fps
-
-
-def _read_image(path: Path) -> np.ndarray:
+    Thread(target=run, name="read_clip", daemon=True).start()
     try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"unreadable image {path}: {error}") from None
+        return result.result(limit_s)
+    except TimeoutError:
+        raise DataError(
+            f"{describe_source(source)}: not read after {limit_s:g} s; it hangs, or raise the limit",
+            reason=Reason.TIMEOUT,
+        ) from None
+    except _Misfit as error:
+        raise DataError(f"{describe_source(source)}: {error}", reason=error.reason) from None
 
 
-def _natural(path: Path) -> list:
-    """Sorts frame10 behind frame9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+def _resized(
+    frames: Iterator[tuple[int, np.ndarray]],
+    numbers: list[int],
+    budget: VisualBudget,
+    max_tokens: int | None,
+    factor: int,
+    end: float,
+) -> tuple[torch.Tensor, tuple[int, int]]:
+    """(uint8[F, 3, h, w] in the order of `numbers`, height and width in the file).
+
+    One after the other, so that frames of the file's size never lie in memory together. After `end` (monotonic seconds)
+    it stops by itself, for nobody waits any more.
+    """
+    resized, shape = None, None
+    place = {number: place for place, number in enumerate(numbers)}
+    for number, frame in frames:
+        if resized is None:
+            shape = frame.shape[:2]
+            size = frame_size(*shape, len(numbers), budget, max_tokens, factor)
+            resized = torch.empty(len(numbers), 3, *size, dtype=torch.uint8)
+        elif frame.shape[:2] != shape:
+            found = " and ".join(f"{height} x {width}" for height, width in (shape, frame.shape[:2]))
+            raise _Misfit(f"frames of different sizes, {found} (number {number})", reason=Reason.UNREADABLE)
+        if time.monotonic() > end:
+            raise TimeoutError
+        resized[place[number]] = resize_frame(frame, resized.shape[2:])
+    return resized, shape
 
 
-def _resize(frames: torch.Tensor, budget: VisualBudget, factor: int) -> torch.Tensor:
-    """uint8[F, 3, h, w] within the budget, by qwen-vl-utils' rule for the bound of a single frame."""
-    share = budget.total_pixels / len(frames) * FRAME_FACTOR
-    most = int(max(min(budget.max_pixels, share), budget.min_pixels * 1.05))
+def _frame_count(opened, budget: VisualBudget, max_tokens: int | None, factor: int) -> int:
+    """How many frames of an open source the budget and max_tokens allow."""
+    count = frame_limit(opened.total, opened.fps, budget.max_frames, budget.fps)
+    if max_tokens is None:
+        return count
+    return fit_frames(count, opened.height, opened.width, budget, max_tokens, factor)
+
+
+def fit_frames(frames: int, height: int, width: int, budget: VisualBudget, max_tokens: int, factor: int = 28) -> int:
+    """How many of `frames` frames of height x width px fit max_tokens, as small as the budget allows.
+
+    Raises DataError (TOO_LONG) where not even one temporal step fits.
+    """
+    least = _tokens(1, _smart_size(height, width, budget, 0, factor), factor)
+    steps = max_tokens // least
+    if steps < 1:
+        raise _Misfit(
+            f"{least} visual tokens at least for a frame of {height} x {width}, {max_tokens} fit; raise max_length or "
+            "lower min_pixels",
+            reason=Reason.TOO_LONG,
+        )
+    return min(frames, FRAME_FACTOR * steps)
+
+
+def frame_size(
+    height: int, width: int, frames: int, budget: VisualBudget, max_tokens: int | None = None, factor: int = 28
+) -> tuple[int, int]:
+    """(h, w) in px of each of `frames` resized frames: by qwen-vl-utils' rule, the largest that the budget allows.
+
+    Two frames share a step, so each may have total_pixels / frames * 2. With max_tokens a step's cells must fit too.
+    Example: frame_size(720, 1280, 32, VisualBudget()) -> (560, 1008). Raises DataError for a shape thinner than 1 : 200.
+    """
+    most = min(budget.max_pixels, budget.total_pixels / frames * FRAME_FACTOR)
+    size = _smart_size(height, width, budget, most, factor)
+    if max_tokens is not None and _tokens(frames, size, factor) > max_tokens:
+        cells = max_tokens // _tokens(frames, (factor, factor), factor)  # in each step
+        size = _smart_size(height, width, budget, cells * factor**2, factor)
+    return size
+
+
+def _smart_size(height: int, width: int, budget: VisualBudget, most: float, factor: int) -> tuple[int, int]:
+    most = max(most, int(budget.min_pixels * 1.05))  # qwen-vl-utils': room for the rounding to whole cells
     try:
-        size = smart_resize(*frames.shape[2:], factor, budget.min_pixels, most)
+        size = smart_resize(height, width, factor, budget.min_pixels, most)
     except ValueError as error:
-        raise DataError(f"frame of {frames.shape[2]} x {frames.shape[3]} pixels: {error}") from None
-    if tuple(frames.shape[2:]) == size:
-        return frames.contiguous()
-    return resize(frames, list(size), InterpolationMode.BICUBIC, antialias=True)
+        raise _Misfit(f"frame of {height} x {width} pixels: {error}", reason=Reason.UNREADABLE) from None
+    if 0 in size:
+        raise _Misfit(f"frame of {height} x {width} pixels: too thin for max_pixels", reason=Reason.UNREADABLE)
+    return size
+
+
+def _tokens(frames: int, size: tuple[int, int], factor: int) -> int:
+    """Visual tokens of `frames` frames of this size: one for each cell of each step of two frames."""
+    return -(-frames // FRAME_FACTOR) * (size[0] // factor) * (size[1] // factor)
+
+
+def resize_frame(frame: np.ndarray, size: Sequence[int]) -> torch.Tensor:
+    """uint8[3, h, w] of uint8[H, W, 3]: bicubic with antialiasing, as qwen-vl-utils resizes."""
+    frame = torch.from_numpy(np.require(frame, requirements="CW")).permute(2, 0, 1)
+    if frame.shape[1:] == torch.Size(size):
+        return frame
+    # bytes with the channels last are what torchvision resizes fastest
+    return resize(frame[None], list(size), InterpolationMode.BICUBIC, antialias=True)[0]

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from swim.demo.bench import Benches, write_benches
 from swim.demo.clips import make_demo_data
 from swim.demo.model import build_tiny_model
-from swim.train.config import DemoOptions, TrainConfig
+from swim.train.config import DemoOptions, TrainConfig, load_config
+
+DEMO_CONFIG = Path(__file__).resolve().parents[3] / "run_scripts/configs/sft_demo.yaml"
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,14 @@ def make_demo_inputs(options: DemoOptions) -> DemoInputs:
         if not (model / "chat_template.jinja").exists():
             build_tiny_model(model, seed=options.seed)
     return DemoInputs(model, data.train_config, data.held_out_json)
+
+
+def demo_benches(options: DemoOptions | None = None) -> Benches:
+    """VideoRefer-Bench-Q and -D files about the held-out clips, made when missing, by default of the shipped demo.
+
+    Every rank may call it: the first makes them, the others wait.
+    """
+    options = options or load_config(DEMO_CONFIG).demo
+    held_out = make_demo_inputs(options).held_out_json
+    with FileLock(Path(options.dir) / ".lock"):
+        return write_benches(held_out)

@@ -16,7 +16,7 @@ def generate_answers(
     tokenizer = collator.processor.tokenizer
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
-        texts = [collator.render(sample, add_generation_prompt=True).text for sample in batch]
+        texts = [collator.render(sample.record, add_generation_prompt=True).text for sample in batch]
         inputs = collator.encode(batch, texts, padding_side="left")
         for name in ("offset_mapping", "text_replacement_offsets"):
             del inputs[name]

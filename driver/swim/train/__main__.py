@@ -8,6 +8,7 @@ from swim.demo.inputs import with_demo_inputs
 from swim.demo.report import train_and_report
 from swim.train.config import ConfigError, load_config
 from swim.train.run import train
+from swim.train.skipping import TooManyBadRecords
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +22,7 @@ def main(arguments: list[str]) -> int:
             train_and_report(config)
         else:
             train(config)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, TooManyBadRecords) as error:
         print(f"error: {_last_line(error)}", file=sys.stderr)
         return 1
     return 0

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -19,7 +19,7 @@ from swim.data.video import VisualBudget
 _FIXED_ARGUMENTS = {
     "dataset_kwargs": {"skip_prepare_dataset": True},  # rows stay raw, the collator decodes them
     "remove_unused_columns": False,
-    "max_length": None,  # a visual block must not be cut
+    "max_length": None,  # TRL would cut through the visual block; ours shrinks it
     "prediction_loss_only": True,
     "label_names": ["labels"],
     "ddp_find_unused_parameters": False,
@@ -56,6 +56,10 @@ class TrainConfig(BaseModel):
     demo's data. attention_supervision: options of the fork's AttentionSupervisionConfig, over those the model brings.
     train_visual: train the vision tower too. dtype: of the loaded weights; "auto" is bfloat16 under bf16 DeepSpeed,
     else float32. attn_implementation: "auto" is flash attention where it is installed and a GPU is there, else SDPA.
+    fps: greatest sampling rate. max_length: tokens of a sample, longer ones get fewer pixels and frames. released_timing:
+    a temporal step lasts 1 s whatever the clip's rate, as in the released code. on_bad_record: "skip" leaves a bad
+    record's place empty and lists it in skipped.jsonl, until more than max_bad_fraction are; skip_list: such a file, or
+    that of swim.data.check: those records are left out from the start.
     cpu_threads: of this process; null leaves it to torch. demo_report: control run, pictures and summary.json; needs
     one process.
     """
@@ -76,6 +80,13 @@ class TrainConfig(BaseModel):
     min_pixels: int = Field(VisualBudget.min_pixels, ge=1)
     max_pixels: int = Field(VisualBudget.max_pixels, ge=1)
     total_pixels: int = Field(VisualBudget.total_pixels, ge=1)
+    fps: float | None = Field(None, gt=0)
+    max_length: int | None = Field(None, ge=1)
+    released_timing: bool = False
+    decode_time_limit_s: float = Field(60.0, gt=0)
+    on_bad_record: Literal["fail", "skip"] = "fail"
+    max_bad_fraction: float = Field(0.01, ge=0, le=1)
+    skip_list: str | None = None
     mask_resolution: int = Field(1, ge=1)
     cache_gb: float = Field(0.0, ge=0)
     cpu_threads: int | None = Field(None, ge=1)
@@ -83,8 +94,16 @@ class TrainConfig(BaseModel):
 
     @property
     def data_settings(self) -> DataSettings:
-        budget = VisualBudget(self.max_frames, self.min_pixels, self.max_pixels, self.total_pixels)
-        return DataSettings(budget, self.system_prompt, self.mask_resolution, cache_gb=self.cache_gb)
+        budget = VisualBudget(self.max_frames, self.min_pixels, self.max_pixels, self.total_pixels, self.fps)
+        return DataSettings(
+            budget,
+            self.system_prompt,
+            self.mask_resolution,
+            cache_gb=self.cache_gb,
+            max_length=self.max_length,
+            released_timing=self.released_timing,
+            time_limit_s=self.decode_time_limit_s,
+        )
 
     def trainer_arguments(self) -> SFTConfig:
         """Raises ConfigError for values that the trainer refuses."""
@@ -120,7 +139,7 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> TrainConfig:
     unknown = sorted(set(flat) - own - arguments)
     if unknown:
         raise ConfigError(f"{path}: unknown key {unknown[0]!r}{_suggest(unknown[0], own | arguments)}")
-    fixed = sorted(set(flat) & set(_FIXED_ARGUMENTS))
+    fixed = sorted((set(flat) & set(_FIXED_ARGUMENTS)) - own)
     if fixed:
         raise ConfigError(f"{path}: {fixed[0]} is decided by the trainer; remove the key")
     try:

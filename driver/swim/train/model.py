@@ -61,9 +61,7 @@ def attention_implementation(config: TrainConfig) -> str:
 def lora_config(options: LoraOptions | None) -> LoraConfig | None:
     if options is None:
         return None
-    return LoraConfig(
-        r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=_LORA_TARGETS
-    )
+    return LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=_LORA_TARGETS)
 
 
 def write_supervision(folder: str | Path, supervision: dict):

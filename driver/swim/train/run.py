@@ -1,5 +1,6 @@
 """One training run, read from top to bottom."""
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from swim.data.mixture import load_mixture
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.model import attention_implementation, load_model, lora_config, write_supervision
 from swim.train.run_folder import RunFolder
+from swim.train.skipping import CountingCollator, SkippedRecords
 from swim.train.trainer import LOGGED, SaveSupervision, SwimTrainer
 
 console = Console(soft_wrap=True)
@@ -35,7 +37,7 @@ def train(config: TrainConfig) -> dict:
 
     _join_deepspeed(config)
     arguments = config.trainer_arguments()
-    dataset = load_mixture(config.data_config, arguments.seed)
+    mixture = load_mixture(config.data_config, arguments.seed, config.skip_list)
     resume = _checkpoint(config, folder, arguments)
     state = PartialState()
     if config.cpu_threads is not None:
@@ -43,19 +45,25 @@ def train(config: TrainConfig) -> dict:
     set_seed(arguments.seed)
     model, processor = load_model(config, arguments.deepspeed is not None and arguments.bf16)
     supervision = model.config.attention_supervision
+    skipped = SkippedRecords(folder.path, config.max_bad_fraction, mixture.hashes)
+    collator = SwimCollator(processor, model.config, config.data_settings)
     trainer = SwimTrainer(
         model=model,
         args=arguments,
-        data_collator=SwimCollator(processor, model.config, config.data_settings),
-        train_dataset=dataset,
+        data_collator=CountingCollator(collator, config.on_bad_record == "skip"),
+        train_dataset=mixture.dataset,
         processing_class=processor,
         peft_config=lora_config(config.lora),
+        skipped=skipped,
     )
     if config.lora is not None:
         trainer.add_callback(SaveSupervision(lambda path: write_supervision(path, supervision)))
     if state.is_main_process:
         folder.write_config(config)
-        _announce(config, trainer, len(dataset), resume)
+        folder.write_mixture(mixture)
+        console.print(mixture.table())
+        _announce(config, trainer, len(mixture.dataset), resume)
+    _count_on(trainer, skipped, resume, state)
 
     result = trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     trainer.save_model()
@@ -70,6 +78,8 @@ def train(config: TrainConfig) -> dict:
         if config.lora is not None:
             write_supervision(folder.path, supervision)
         folder.finish(summary)
+        for reason, count in skipped.by_reason().most_common():
+            console.print(f"skipped {count} record(s): {reason}; listed in {skipped.path}")
         console.print(f"finished after {summary['steps']} steps: {folder.path}")
     state.wait_for_everyone()
     return summary
@@ -86,6 +96,17 @@ def _checkpoint(config: TrainConfig, folder: RunFolder, arguments) -> Path | Non
     if not (Path(named) / "trainer_state.json").exists():
         raise ConfigError(f"resume_from_checkpoint: {named} is no complete checkpoint (it has no trainer_state.json)")
     return Path(named)
+
+
+def _count_on(trainer: SwimTrainer, skipped: SkippedRecords, resume: Path | None, state: PartialState):
+    """Sets the counts of skipped records to what they were at the checkpoint that the run goes on from."""
+    steps = 0 if resume is None else json.loads((resume / "trainer_state.json").read_text())["global_step"]
+    if state.is_main_process:
+        skipped.forget_after(steps)
+    state.wait_for_everyone()
+    arguments = trainer.args
+    per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * state.num_processes
+    trainer.count_from(steps * per_step, len(skipped.read()))
 
 
 def _join_deepspeed(config: TrainConfig):

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import yaml
 
+from swim.data.mixture import Mixture
 from swim.train.config import ConfigError, TrainConfig, differing_keys
 
 CONFIG_FILE = "train_config.yaml"
 FINISHED_FILE = "finished.json"
+MIXTURE_FILE = "mixture.json"
 
 
 class RunFolder:
@@ -37,6 +39,10 @@ class RunFolder:
     def write_config(self, config: TrainConfig):
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / CONFIG_FILE).write_text(yaml.safe_dump(config.to_flat(), sort_keys=False))
+
+    def write_mixture(self, mixture: Mixture):
+        """Which files, with which content, gave how many records."""
+        (self.path / MIXTURE_FILE).write_text(json.dumps(mixture.to_dict(), indent=1) + "\n")
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint: trainer_state.json is the last file that the trainer writes into one."""

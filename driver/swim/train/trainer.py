@@ -5,8 +5,20 @@ from peft import PeftModel
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
+from swim.train.skipping import COUNTS, SkippedRecords
+
 # What is summed over micro-steps between two log lines, in this order.
-_SUMS = ("text_loss", "mask_loss", "micro_steps", "supervised_steps", "points", "inside", "covered", "scored", "left_out")
+_SUMS = (
+    "text_loss",
+    "mask_loss",
+    "micro_steps",
+    "supervised_steps",
+    "points",
+    "inside",
+    "covered",
+    "scored",
+    "left_out",
+)
 LOGGED = ("text_loss", "mask_loss", "pointing", "inside")
 
 
@@ -17,21 +29,35 @@ class SwimTrainer(SFTTrainer):
     model's loss is the loss, averaged with equal weight over micro-batches and ranks. Logged beside `loss`:
 
     text_loss; mask_loss (over micro-batches with a supervised pair); pointing and inside of the fused, supervised map;
-    pairs and pairs_left_out: scored (token, step) pairs, and those whose mask covers no cell by 10 %.
+    pairs and pairs_left_out: scored (token, step) pairs, and those whose mask covers no cell by 10 %. With a counting
+    collator also the run's skipped_records, resized_masks and frames_past_end so far, those that are not 0.
     """
 
     _tag_names = ["swim", "trl", "sft"]
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, skipped: SkippedRecords | None = None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.skipped = skipped
         # The loss is a mean per micro-batch, so Trainer has to divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self._sums: dict[str, torch.Tensor] = {}
+        self._met: torch.Tensor | int = 0  # of COUNTS, on this rank, since the last log line
+        self._met_in_run = dict.fromkeys(COUNTS, 0)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        self._note_data(inputs)
         outputs = model(**inputs, use_cache=False)
         self._count(outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _note_data(self, inputs):
+        """Takes out of the batch what the counting collator put into it for the trainer."""
+        counts, skipped = inputs.pop("data_counts", None), inputs.pop("skipped", None)
+        if counts is None or not self.model.training:
+            return
+        self._met = self._met + counts
+        if skipped is not None and self.skipped is not None:
+            self.skipped.write(skipped, self.state.global_step)
 
     @torch.no_grad()
     def _count(self, outputs):
@@ -61,7 +87,22 @@ class SwimTrainer(SFTTrainer):
             prefix = "" if mode == "train" else "eval_"
             totals = dict(zip(_SUMS, self.accelerator.reduce(sums, "sum").tolist()))
             logs.update({prefix + name: value for name, value in summarise(totals).items()})
+        if isinstance(self._met, torch.Tensor):
+            logs.update(self._add_met())
         super().log(logs, start_time)
+        if self.skipped is not None:
+            self.skipped.check(self._met_in_run["records"], self._met_in_run["skipped_records"])
+
+    def _add_met(self) -> dict[str, int]:
+        """Adds all ranks' counts to those of the run; returns what is worth a log line."""
+        for name, count in zip(COUNTS, self.accelerator.reduce(self._met, "sum").tolist()):
+            self._met_in_run[name] += count
+        self._met = 0
+        return {name: count for name, count in self._met_in_run.items() if name != "records" and count}
+
+    def count_from(self, records: int, skipped: int):
+        """Counts on from what a resumed run had met before."""
+        self._met_in_run.update(records=records, skipped_records=skipped)
 
 
 def summarise(totals: dict[str, float]) -> dict[str, float]:

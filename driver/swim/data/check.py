@@ -1,0 +1,225 @@
+"""Checks a mixture record by record before training meets it.
+
+    python -m swim.data.check data_config/videorefer.yaml --train_config run_scripts/configs/sft_7b.yaml
+
+Every record is taken as far along the data path as `--decode` says:
+
+none    typed and complete, every phrase has its instance, files are there, masks decode to their own size
+header  also: videos open, annotated frames lie within them, masks fit their frames (the default)
+full    also: the sampled frames decode; exactly what training does
+
+`--train_config` gives the budget, the system prompt and the model, whose processor then counts tokens and finds phrases
+that own no token; without it the paper's budget is taken and tokens are not counted.
+
+Writes into `--output`: report.json, skip_list.jsonl (for the training key `skip_list`) and progress.jsonl, from which the
+same command goes on after a kill. The status is 1 when a record is bad.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+from transformers import AutoConfig, AutoProcessor
+
+from swim.data.collator import SwimCollator
+from swim.data.errors import DataError
+from swim.data.mixture import Mixture, load_mixture, row_record
+from swim.data.sample import DataSettings, SampleReader
+from swim.files import append_json_lines, read_json_lines, write_atomically
+
+LEVELS = ("none", "header", "full")
+ROWS_PER_TASK = 32
+
+console = Console(soft_wrap=True)
+
+
+class Checker:
+    """Checks rows of one mixture; lives once in every worker process."""
+
+    def __init__(self, mixture: Mixture, level: str, settings: DataSettings, model: str | None):
+        self.rows = mixture.dataset
+        self.level = level
+        self.collator, self.reader = None, SampleReader(settings)
+        if model is not None:
+            self.collator = SwimCollator(
+                AutoProcessor.from_pretrained(model), AutoConfig.from_pretrained(model), settings
+            )
+            self.reader = self.collator.reader
+
+    def __call__(self, number: int) -> dict:
+        """{"row", and for a bad record "record", "reason", "message", else "tokens", "resized_masks", "frames_past_end"}."""
+        try:
+            return {"row": number, **self._walk(self.rows[number])}
+        except DataError as error:
+            return {"row": number, "record": error.where, "reason": str(error.reason), "message": error.message}
+
+    def _walk(self, row: dict) -> dict:
+        record = row_record(row)
+        text_tokens, room = None, None
+        if self.collator is not None:
+            text_tokens, room = self.collator.measure(record)
+        if self.level == "none":
+            self.reader.check_files(record)
+            return {}
+        if self.level == "full":
+            found = self.reader.read(record, room)
+            visual_tokens = self.reader.visual_tokens(found.clip)
+            resized, past_end = found.resized_masks, found.frames_past_end
+        else:
+            visual_tokens, resized, past_end = self.reader.check_header(record, room)
+        tokens = None if text_tokens is None else text_tokens + visual_tokens
+        return {"tokens": tokens, "resized_masks": resized, "frames_past_end": past_end}
+
+
+_checker: Checker | None = None  # of this worker process
+
+
+def _start_worker(config_path: str, level: str, settings: DataSettings, model: str | None):
+    global _checker
+    torch.set_num_threads(1)
+    _checker = Checker(load_mixture(config_path), level, settings, model)
+
+
+def _check_rows(numbers: list[int]) -> list[dict]:
+    return [_checker(number) for number in numbers]
+
+
+class Progress:
+    """`progress.jsonl`: what was asked for, then one line per checked row."""
+
+    def __init__(self, path: Path, asked: dict):
+        self.path = path
+        self.results: dict[int, dict] = {}
+        lines = list(read_json_lines(path))
+        if lines and lines[0] == asked:
+            self.results = {result["row"]: result for result in lines[1:]}
+            console.print(f"going on behind {len(self.results):,} checked records ({path})")
+        else:
+            write_atomically(path, json.dumps(asked) + "\n")
+
+    def add(self, results: list[dict]):
+        append_json_lines(self.path, results)
+        self.results.update((result["row"], result) for result in results)
+
+
+def check(
+    mixture: Mixture,
+    config_path: str,
+    level: str,
+    settings: DataSettings,
+    model: str | None,
+    output: Path,
+    workers: int,
+):
+    """Checks every row and writes the reports; returns the content of report.json. Goes on from an earlier, killed run."""
+    output.mkdir(parents=True, exist_ok=True)
+    asked = {"mixture": mixture.to_dict(), "decode": level, "settings": asdict(settings), "model": model}
+    progress = Progress(output / "progress.jsonl", json.loads(json.dumps(asked)))
+    open_rows = [number for number in range(len(mixture.dataset)) if number not in progress.results]
+    with tqdm(total=len(mixture.dataset), initial=len(progress.results), desc="checking", unit="record") as bar:
+        for results in _results(open_rows, (config_path, level, settings, model), workers):
+            progress.add(results)
+            bar.update(len(results))
+    results = [progress.results[number] for number in range(len(mixture.dataset))]
+    report = summarise(results) | {"decode": level, "model": model, "mixture": mixture.to_dict()}
+    _write_skip_list(output / "skip_list.jsonl", mixture, results)
+    write_atomically(output / "report.json", json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def _results(numbers: list[int], worker_arguments: tuple, workers: int) -> Iterator[list[dict]]:
+    tasks = [numbers[first : first + ROWS_PER_TASK] for first in range(0, len(numbers), ROWS_PER_TASK)]
+    if workers == 1:  # a process of its own would only start slowly
+        _start_worker(*worker_arguments)
+        yield from map(_check_rows, tasks)
+        return
+    spawn = multiprocessing.get_context("spawn")  # forking a process that runs torch's threads can deadlock
+    with ProcessPoolExecutor(min(workers, len(tasks)) or 1, spawn, _start_worker, worker_arguments) as pool:
+        for future in as_completed([pool.submit(_check_rows, task) for task in tasks]):
+            yield future.result()
+
+
+def summarise(results: list[dict]) -> dict:
+    """Counts of all rows, of the bad ones by reason, of what is odd, and the spread of token counts."""
+    reasons = Counter(result["reason"] for result in results if "reason" in result)
+    tokens = sorted(result["tokens"] for result in results if result.get("tokens") is not None)
+    summary = {"records": len(results), "bad": reasons.total(), "by_reason": dict(reasons.most_common())}
+    for name in ("resized_masks", "frames_past_end"):
+        summary[name] = sum(result.get(name, 0) for result in results)
+    if tokens:
+        summary["tokens"] = {
+            "lowest": tokens[0],
+            "median": statistics.median(tokens),
+            "95 %": tokens[int(0.95 * (len(tokens) - 1))],
+            "highest": tokens[-1],
+        }
+    return summary
+
+
+def _write_skip_list(path: Path, mixture: Mixture, results: list[dict]):
+    hashes, lines = mixture.hashes, []
+    for result in results:
+        if "reason" in result:
+            row = mixture.dataset[result["row"]]
+            place = {"sha256": hashes[row["file"]], "file": row["file"], "position": row["position"]}
+            lines.append(json.dumps({**place, **{key: result[key] for key in ("record", "reason", "message")}}) + "\n")
+    # A record that the mixture holds twice is listed once.
+    write_atomically(path, "".join(dict.fromkeys(lines)))
+
+
+def print_report(report: dict, output: Path):
+    table = Table(title=f"{report['records']:,} records, {report['bad']:,} bad")
+    table.add_column("reason")
+    table.add_column("records", justify="right")
+    for reason, count in report["by_reason"].items():
+        table.add_row(reason, f"{count:,}")
+    for name, meaning in (
+        ("resized_masks", "masks one pixel off (resized)"),
+        ("frames_past_end", "annotated frames past the end (left out)"),
+    ):
+        table.add_row(meaning, f"{report[name]:,}", style="dim")
+    console.print(table)
+    if "tokens" in report:
+        console.print("tokens: " + ", ".join(f"{name} {value:,.0f}" for name, value in report["tokens"].items()))
+    console.print(f"written: {output}/report.json, skip_list.jsonl")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="mixture YAML")
+    parser.add_argument("--train_config", help="training YAML: budget, system prompt, model")
+    parser.add_argument("--decode", choices=LEVELS, default="header")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--output", help="folder (default: output/check/<name of the mixture>)")
+    options = parser.parse_args(arguments)
+    output = Path(options.output or f"output/check/{Path(options.config).stem}")
+    try:
+        settings, model = DataSettings(), None
+        if options.train_config is not None:
+            from swim.train.config import load_config  # the check itself stands below training
+
+            training = load_config(options.train_config)
+            settings, model = training.data_settings, training.model_name_or_path
+        mixture = load_mixture(options.config)
+        report = check(mixture, options.config, options.decode, settings, model, output, options.workers)
+    except (DataError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print_report(report, output)
+    return int(report["bad"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

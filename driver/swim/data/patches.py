@@ -1,0 +1,67 @@
+"""Frames to the patches that the vision tower reads, faster than the stock processor makes them."""
+
+import copy
+
+import torch
+from transformers import Qwen2VLVideoProcessor
+from transformers.feature_extraction_utils import BatchFeature
+
+
+class PatchingVideoProcessor(Qwen2VLVideoProcessor):
+    """Qwen2VLVideoProcessor that cuts the bytes of sized frames into patches first and turns them into floats last.
+
+    The same values to the bit. Stock makes the floats first, four bytes for one, and copies them three times: a third of
+    the whole data path at the paper's size, driver/benchmarks/data_throughput.py has the numbers.
+    """
+
+    def _preprocess(self, videos: list[torch.Tensor], **settings) -> BatchFeature:
+        sized = not settings["do_resize"] and all(video.dtype == torch.uint8 for video in videos)
+        if not (sized and settings["do_rescale"] and settings["do_normalize"]):
+            return super()._preprocess(videos, **settings)
+        to_bytes = 1.0 / settings["rescale_factor"]  # rescaling and normalising in one, with stock's arithmetic
+        mean, std = (torch.tensor(settings[name]) * to_bytes for name in ("image_mean", "image_std"))
+        sizes = {name: settings[name] for name in ("patch_size", "merge_size", "temporal_patch_size")}
+        patches, grids = patchify_videos(videos, mean, std, **sizes)
+        return BatchFeature({"pixel_values_videos": patches, "video_grid_thw": grids})
+
+
+def with_fast_patches(processor):
+    """The processor (as it is, when its videos are not patched in Qwen2-VL's way) with a PatchingVideoProcessor.
+
+    A copy for computing with: keep the processor itself for `save_pretrained`, which writes the class's name.
+    """
+    if type(processor.video_processor) is not Qwen2VLVideoProcessor:
+        return processor
+    fast = copy.copy(processor)
+    fast.video_processor = PatchingVideoProcessor.from_dict(processor.video_processor.to_dict())
+    return fast
+
+
+def patchify_videos(
+    videos: list[torch.Tensor],
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    patch_size: int = 14,
+    merge_size: int = 2,
+    temporal_patch_size: int = 2,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(float32[P, C * t * p * p], int64[V, 3]): patches of all videos, and each one's grid (steps, rows, columns).
+
+    videos: uint8[F, C, h, w], h and w multiples of p * m; an odd last frame is repeated to fill its step. mean, std:
+    float32[C], in units of a byte. Patches go step by step, within it merged cell by merged cell, row by row; within a
+    cell its m x m patches; within a patch channel, frame, row, column.
+    """
+    m, p, t = merge_size, patch_size, temporal_patch_size
+    grids = [(-(-len(v) // t), v.shape[2] // p, v.shape[3] // p) for v in videos]
+    channels = videos[0].shape[1]
+    patches = torch.empty(sum(a * b * c for a, b, c in grids), channels, t * p * p)
+    filled = 0
+    for video, (steps, rows, columns) in zip(videos, grids):
+        for step in range(steps):  # one after the other: the bytes of a step stay in the processor's cache
+            frames = video[step * t : (step + 1) * t]
+            frames = torch.cat([frames, frames[-1:].expand(t - len(frames), -1, -1, -1)])
+            cells = frames.reshape(t, channels, rows // m, m, p, columns // m, m, p).permute(2, 5, 3, 6, 1, 0, 4, 7)
+            target = patches[filled : filled + rows * columns]
+            torch.sub(cells.reshape(target.shape), mean[:, None], out=target).div_(std[:, None])
+            filled += rows * columns
+    return patches.flatten(1), torch.tensor(grids)

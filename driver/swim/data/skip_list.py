@@ -1,0 +1,63 @@
+"""The skip list: records that are known to be bad and are left out, by the content hash of their file and position."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from swim.data.errors import DataError, Reason
+
+
+class _Entry(BaseModel):
+    """One line; `file`, `reason` and whatever else it says are for people."""
+
+    model_config = ConfigDict(strict=True)
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    position: Annotated[int, Field(ge=0)]
+
+
+class SkipList:
+    """Positions to leave out. entries: (SHA-256 of a file, position in it), one for each line."""
+
+    def __init__(self, entries: list[tuple[str, int]]):
+        self._entries = entries
+        self._positions = defaultdict(set)
+        for sha256, position in entries:
+            self._positions[sha256].add(position)
+
+    @classmethod
+    def read(cls, path: str | Path | None) -> "SkipList":
+        """A JSONL file with lines {"sha256", "file", "position", "reason"}; None is an empty list.
+
+        Raises DataError naming the line.
+        """
+        if path is None:
+            return cls([])
+        try:
+            lines = Path(path).read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
+            raise DataError("no such skip list; fix skip_list", str(path), Reason.MISSING) from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"no UTF-8 text: {error}", str(path)) from None
+        entries = []
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                entry = _Entry.model_validate_json(line)
+            except ValidationError as error:
+                problem = error.errors()[0]
+                field = "".join(f"{part}: " for part in problem["loc"])
+                expected = 'expected {"sha256": hash of the JSON file, "position": its record, ...}'
+                raise DataError(f"{field}{problem['msg']}; {expected}", f"{path}, line {number}") from None
+            entries.append((entry.sha256, entry.position))
+        return cls(entries)
+
+    def positions(self, sha256: str) -> set[int]:
+        """Of the file with this content."""
+        return self._positions.get(sha256, set())
+
+    def unmatched(self, hashes: set[str]) -> int:
+        """How many entries belong to none of these contents."""
+        return sum(sha256 not in hashes for sha256, _ in self._entries)

@@ -1,0 +1,14 @@
+# Sourced by the launchers: sets up the environment; `launch MODULE [arguments]` runs a module in NPROC processes per node
+# on NNODES nodes, NODE_RANK being this one, MASTER_ADDR and MASTER_PORT those of the first.
+set -euo pipefail
+SWIM_SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+source "$SWIM_SCRIPTS/../setup.sh" ""
+
+launch() {
+  local command=("$SWIM_PYTHON" -m)
+  if (( ${NPROC:-1} * ${NNODES:-1} > 1 )); then
+    command+=(torch.distributed.run --nproc_per_node "${NPROC:-1}" --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}"
+      --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}" -m)
+  fi
+  exec "${command[@]}" "$@"
+}

@@ -1,0 +1,125 @@
+"""The check finds before training what training would find, and goes on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from swim.data.check import main
+from swim.data.mixture import load_mixture
+from swim.demo.clips import make_demo_data
+
+FULL = {"segmentation": {"size": [168, 168], "counts": [0, 168 * 168]}}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    return make_demo_data(tmp_path_factory.mktemp("demo"), 20, 0, workers=1)
+
+
+@pytest.fixture
+def mixture(clips, tmp_path) -> Path:
+    """60 good records, and bad ones between them: what each level of the check must find."""
+    records = json.loads(clips.train_json.read_text())
+    cut = (clips.data_root / records[0]["video"]).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(cut[: len(cut) // 3])
+    (tmp_path / "clips").symlink_to(clips.data_root / "clips")
+
+    def bad(**changes):
+        return {**records[3], **changes}
+
+    for place, record in enumerate(
+        [
+            bad(conversations=[]),
+            bad(video="none.mp4"),
+            bad(video="cut.mp4"),
+            bad(annotation=[{"0": {"segmentation": {"size": [90, 90], "counts": [0, 8100]}}}]),
+            bad(annotation=[{"0": {"segmentation": {"size": [90, 90], "counts": "zz"}}}]),
+            bad(annotation=[{"900": FULL}]),
+            bad(annotation=[{"0": {"segmentation": {"size": [169, 168], "counts": [0, 169 * 168]}}, "900": FULL}]),
+        ]
+    ):
+        records.insert(place * 7, record)
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({"datasets": [{"json_path": "train.json"}]}))
+    return tmp_path / "train.yaml"
+
+
+@pytest.fixture
+def train_config(tmp_path, tiny_model_dir) -> Path:
+    keys = {"output_dir": "x", "model_name_or_path": str(tiny_model_dir), "min_pixels": 784, "max_pixels": 28224}
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump({**keys, "max_frames": 4, "system_prompt": "Look."}))
+    return tmp_path / "sft.yaml"
+
+
+EXPECTED = {
+    "none": {"malformed record": 1, "missing file": 1, "mask does not decode or fit its frame": 1},
+    "header": {
+        "malformed record": 1,
+        "missing file": 1,
+        "unreadable video or image": 1,
+        "mask does not decode or fit its frame": 2,
+        "no usable mask": 1,
+    },
+}
+EXPECTED["full"] = EXPECTED["header"]
+
+
+@pytest.mark.parametrize("level", EXPECTED)
+def test_each_level_finds_what_it_looks_at(mixture, train_config, tmp_path, level, capsys):
+    output = tmp_path / level
+    arguments = [str(mixture), "--decode", level, "--workers", "1", "--output", str(output)]
+    assert main([*arguments, "--train_config", str(train_config)]) == 1
+    report = json.loads((output / "report.json").read_text())
+    assert report["by_reason"] == EXPECTED[level] and report["bad"] == sum(EXPECTED[level].values())
+    assert report["records"] == 67 and report["mixture"]["sources"][0]["records"] == 67
+    if level != "none":
+        assert (report["resized_masks"], report["frames_past_end"]) == (1, 1)
+        assert report["tokens"]["lowest"] > 72 and report["tokens"]["highest"] < 150
+    listed = [json.loads(line) for line in (output / "skip_list.jsonl").read_text().splitlines()]
+    assert Counter(entry["reason"] for entry in listed) == EXPECTED[level]
+    assert all("train.json, record" in entry["record"] for entry in listed)
+    kept = load_mixture(mixture, skip_list=output / "skip_list.jsonl")
+    assert len(kept.dataset) == 67 - report["bad"]
+    assert "67 records" in capsys.readouterr().out
+
+
+def test_a_clean_mixture_has_status_0(clips, tmp_path):
+    assert main([str(clips.train_config), "--workers", "2", "--output", str(tmp_path / "clean")]) == 0
+    report = json.loads((tmp_path / "clean" / "report.json").read_text())
+    assert report["bad"] == 0 and "tokens" not in report
+
+
+def test_a_killed_check_goes_on_to_the_same_result(mixture, train_config, tmp_path):
+    def command(output):
+        options = ["--decode", "full", "--workers", "1", "--train_config", str(train_config), "--output", str(output)]
+        return [sys.executable, "-m", "swim.data.check", str(mixture), *options]
+
+    undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
+    assert subprocess.run(command(undisturbed), capture_output=True).returncode == 1
+    process = subprocess.Popen(command(broken), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    progress = broken / "progress.jsonl"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (progress.exists() and progress.read_bytes().count(b"row") > 0):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert progress.read_bytes().count(b"row") > 0
+    with progress.open("ab") as file:
+        file.write(b'{"row": 3, "tok')  # a torn line
+    done = subprocess.run(command(broken), capture_output=True, text=True)
+    assert done.returncode == 1 and "going on behind" in done.stdout
+    for name in ("report.json", "skip_list.jsonl"):
+        assert (broken / name).read_text() == (undisturbed / name).read_text()
+
+
+def test_what_cannot_be_checked_is_one_clear_line(tmp_path, capsys):
+    assert main([str(tmp_path / "no.yaml")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
