@@ -1,0 +1,162 @@
+"""Two or more evaluations of the same items, joined by item.
+
+    python -m swim.eval.compare output/base/bench_q output/swim/bench_q --output output/compare
+
+Each folder is what bench_q or bench_d left. The first is compared with each other one: wins and losses by type, a paired
+bootstrap of the difference, McNemar's exact test for right and wrong answers, and the items that changed. Prints
+Markdown; writes compare.md and compare.json into `--output`.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from swim.eval.stats import mcnemar, paired_bootstrap, rounded
+from swim.files import read_json_lines, write_atomically
+
+
+@dataclass(frozen=True)
+class Run:
+    """scores: by item id, 0 or 100 for Bench-Q, mean of the four dimensions for Bench-D. types: by item id."""
+
+    folder: Path
+    benchmark: str
+    report: dict
+    scores: dict[str, float]
+    types: dict[str, str]
+
+
+def read_run(folder: Path) -> Run:
+    """Raises ValueError for a folder that holds no report."""
+    path = folder / "report.json"
+    if not path.exists():
+        raise ValueError(f"{folder} holds no report.json; run swim.eval.bench_q or bench_d first")
+    report = json.loads(path.read_text(encoding="utf-8"))
+    if report["benchmark"] == "VideoRefer-Bench-Q":
+        entries = list(read_json_lines(folder / "items.jsonl"))
+        scores = {entry["id"]: 100.0 * entry["right"] for entry in entries}
+        return Run(folder, report["benchmark"], report, scores, {entry["id"]: entry["type"] for entry in entries})
+    entries = list(read_json_lines(folder / "scores.jsonl"))
+    scores = {entry["id"]: statistics.mean(entry["scores"].values()) for entry in entries}
+    return Run(folder, report["benchmark"], report, scores, dict.fromkeys(scores, "all items"))
+
+
+def compare(first: Run, second: Run) -> dict:
+    """What changed from `first` to `second` over the items that both scored.
+
+    Raises ValueError for different benchmarks or question files, and when no item is common.
+    """
+    for name, values in (
+        ("benchmarks", [run.benchmark for run in (first, second)]),
+        ("question files (sha256)", [run.report["questions"]["sha256"][:12] for run in (first, second)]),
+    ):
+        if values[0] != values[1]:
+            raise ValueError(f"different {name}: {values[0]} in {first.folder}, {values[1]} in {second.folder}")
+    common = [key for key in first.scores if key in second.scores]
+    if not common:
+        raise ValueError(f"no item was scored in both {first.folder} and {second.folder}")
+    kinds = list(dict.fromkeys(first.types[key] for key in common))
+    by_type = {kind: _difference(first, second, [key for key in common if first.types[key] == kind]) for kind in kinds}
+    changed = [
+        {
+            "id": key,
+            "type": first.types[key],
+            "first": rounded(first.scores[key]),
+            "second": rounded(second.scores[key]),
+        }
+        for key in common
+        if first.scores[key] != second.scores[key]
+    ]
+    return {
+        "benchmark": first.benchmark,
+        "first": {"folder": str(first.folder), "model": first.report["model"]},
+        "second": {"folder": str(second.folder), "model": second.report["model"]},
+        "differing_settings": _differing(first.report, second.report),
+        "only_in_first": sorted(first.scores.keys() - second.scores.keys()),
+        "only_in_second": sorted(second.scores.keys() - first.scores.keys()),
+        "all": _difference(first, second, common),
+        "by_type": by_type,
+        "changed": changed,
+    }
+
+
+def _difference(first: Run, second: Run, keys: list[str]) -> dict:
+    before, after = [first.scores[key] for key in keys], [second.scores[key] for key in keys]
+    difference, low, high, p = paired_bootstrap(before, after)
+    wins = sum(a > b for a, b in zip(after, before))
+    losses = sum(a < b for a, b in zip(after, before))
+    result = {"items": len(keys), "first": rounded(statistics.mean(before)), "second": rounded(statistics.mean(after))}
+    result |= {
+        "difference": rounded(difference),
+        "interval_95": [rounded(low), rounded(high)],
+        "p_bootstrap": rounded(p),
+    }
+    result |= {"wins": wins, "losses": losses}
+    return result | {"p_mcnemar": rounded(mcnemar(wins, losses))} if first.benchmark.endswith("Q") else result
+
+
+def _differing(first: dict, second: dict) -> list[str]:
+    """Settings, other than the model, that make the comparison one of more than models."""
+    names = ("backend", "prompt", "decoding", "data", "parser")
+    differing = [name for name in names if first.get(name) != second.get(name)]
+    judges = [
+        {key: run.get("judge", {}).get(key) for key in ("model", "temperature", "prompt_version")}
+        for run in (first, second)
+    ]
+    return differing + (["judge"] if judges[0] != judges[1] else [])
+
+
+def as_markdown(result: dict) -> str:
+    lines = [
+        f"## {result['benchmark']}: {result['second']['model']} against {result['first']['model']}",
+        "",
+        "| | items | first | second | difference | 95 % interval | wins | losses | p |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for kind, row in {**result["by_type"], "all": result["all"]}.items():
+        low, high = row["interval_95"]
+        p = row.get("p_mcnemar", row["p_bootstrap"])
+        lines.append(
+            f"| {kind} | {row['items']} | {row['first']:.2f} | {row['second']:.2f} | {row['difference']:+.2f} | "
+            f"{low:+.2f} to {high:+.2f} | {row['wins']} | {row['losses']} | {p:.3f} |"
+        )
+    test = "McNemar's exact test" if result["benchmark"].endswith("Q") else "the paired bootstrap"
+    lines += ["", f"p is from {test}. first: {result['first']['folder']}; second: {result['second']['folder']}."]
+    if result["differing_settings"]:
+        lines.append(f"**Not only the model differs: {', '.join(result['differing_settings'])}.**")
+    missing = len(result["only_in_first"]) + len(result["only_in_second"])
+    if missing:
+        lines.append(f"**{missing} item(s) were scored in one run alone and are left out.**")
+    changed = ", ".join(f"{c['id']} ({c['first']:g} to {c['second']:g})" for c in result["changed"])
+    lines += ["", f"Items that changed: {changed or 'none'}."]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "folders", nargs="+", type=Path, help="output folders of bench_q or bench_d, the reference first"
+    )
+    parser.add_argument("--output", type=Path, default=Path("output/compare"))
+    options = parser.parse_args(arguments)
+    try:
+        if len(options.folders) < 2:
+            raise ValueError("expected at least two folders")
+        first, *others = [read_run(folder) for folder in options.folders]
+        results = [compare(first, other) for other in others]
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = "\n".join(as_markdown(result) for result in results)
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_atomically(options.output / "compare.md", text)
+    write_atomically(options.output / "compare.json", json.dumps(results, indent=1) + "\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Answers from a checkpoint on this machine, batched and shared among processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import is_flash_attn_2_available
+
+from swim.data.collator import SwimCollator
+from swim.data.errors import DataError
+from swim.data.sample import DataSettings, Sample
+from swim.eval.answers import AnswerStore, Question
+from swim.eval.generate import generate_answers
+
+
+def load_for_inference(path: str | Path, device: torch.device | str | None = None):
+    """(model, processor) of a checkpoint folder, a LoRA adapter's folder or a hub name, ready to generate.
+
+    On a GPU in bfloat16 with flash attention where it is installed, on a CPU in float32 with SDPA.
+    Raises ValueError naming `path` when it cannot be loaded.
+    """
+    device = torch.device(device) if device is not None else PartialState().device
+    on_gpu = device.type == "cuda"
+    attention = "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"
+    options = {"dtype": torch.bfloat16 if on_gpu else torch.float32, "attn_implementation": attention}
+    try:
+        if (Path(path) / "adapter_config.json").exists():
+            from peft import PeftConfig, PeftModel  # only for adapters: peft loads slowly
+
+            base = PeftConfig.from_pretrained(path).base_model_name_or_path
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, **options)
+            model = PeftModel.from_pretrained(model, path).merge_and_unload()
+        else:
+            model_type = AutoConfig.from_pretrained(path).model_type
+            if model_type != "qwen2_5_vl":
+                raise ValueError(f"expected a Qwen2.5-VL model, found {model_type}")
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, **options)
+        processor = AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load the model {path}: {str(error).splitlines()[0]}") from None
+    return model.to(device).eval(), processor
+
+
+class _Batches(torch.utils.data.Dataset):
+    """Batches of questions with their videos read, so that workers decode ahead of the model."""
+
+    def __init__(self, batches: list[list[Question]], collator: SwimCollator):
+        self.batches = batches
+        self.collator = collator
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> list[tuple[Question, Sample | DataError]]:
+        return [(question, self._read(question)) for question in self.batches[number]]
+
+    def _read(self, question: Question) -> Sample | DataError:
+        try:
+            return self.collator.read(question.record)
+        except DataError as error:
+            return error
+
+
+def answer_locally(
+    questions: list[Question],
+    model_path: str,
+    settings: DataSettings,
+    store: AnswerStore,
+    batch_size: int = 1,
+    max_new_tokens: int = 128,
+    workers: int = 0,
+):
+    """Answers what `store` does not hold yet, greedily; every process of an accelerate launch takes its share.
+
+    A batch always holds the same questions, whoever asks them and however often the run was killed: padding changes
+    the last digits of a model's arithmetic. A question whose video cannot be read becomes an error in the store.
+    """
+    state = PartialState()
+    state.wait_for_everyone()  # every process has read the store before anyone adds to it: all share the work alike
+    size = range(0, len(questions), batch_size)
+    batches = [questions[first : first + batch_size] for first in size]
+    open_batches = [batch for batch in batches if any(question.id not in store.answers for question in batch)]
+    if not open_batches:
+        return
+    model, processor = load_for_inference(model_path)
+    collator = SwimCollator(processor, model.config, settings)
+    mine = open_batches[state.process_index :: state.num_processes]
+    loader = DataLoader(_Batches(mine, collator), batch_size=None, num_workers=workers)
+    progress = tqdm(total=sum(map(len, mine)), desc="answering", unit="item", disable=not state.is_main_process)
+    for batch in loader:
+        store.add(_answers(batch, model, collator, max_new_tokens, set(store.answers)))
+        progress.update(len(batch))
+    progress.close()
+
+
+def _answers(batch, model, collator: SwimCollator, max_new_tokens: int, known: set[str]) -> Iterator[dict]:
+    readable = [(question, sample) for question, sample in batch if isinstance(sample, Sample)]
+    samples = [sample for _, sample in readable]
+    answers = generate_answers(model, collator, samples, len(samples) or 1, max_new_tokens)
+    for (question, _), answer in zip(readable, answers):
+        if question.id not in known:
+            yield {"id": question.id, "answer": answer}
+    for question, sample in batch:
+        if isinstance(sample, DataError):
+            yield {"id": question.id, "error": str(sample)}

@@ -1,0 +1,52 @@
+"""Uncertainty of scores: bootstrap intervals and the paired test of two runs."""
+
+import math
+
+import numpy as np
+
+RESAMPLES = 10_000
+
+
+def bootstrap_interval(values: list[float], confidence: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
+    """(low, high) of the mean over items drawn with replacement: the percentile bootstrap. None without values.
+
+    The same values give the same interval: the draws depend on `seed` alone.
+    """
+    if not values:
+        return None
+    array = np.asarray(values, dtype=np.float64)
+    means = _resampled(array, seed).mean(axis=1)
+    tail = (1 - confidence) / 2
+    return tuple(float(edge) for edge in np.quantile(means, [tail, 1 - tail]))
+
+
+def paired_bootstrap(first: list[float], second: list[float], confidence: float = 0.95, seed: int = 0):
+    """(difference, low, high, p) of mean(second) - mean(first) over the same items; p is two-sided, against 0."""
+    differences = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
+    means = _resampled(differences, seed).mean(axis=1)
+    tail = (1 - confidence) / 2
+    low, high = (float(edge) for edge in np.quantile(means, [tail, 1 - tail]))
+    p = min(1.0, 2 * (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + RESAMPLES))
+    return float(differences.mean()), low, high, float(p)
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """Two-sided exact p of `wins` against `losses` among the items that changed: both equally likely by chance.
+
+    Example: mcnemar(9, 1) is 2 * (1 + 10) / 2 ** 10 = 0.0215.
+    """
+    changed, fewer = wins + losses, min(wins, losses)
+    if changed == 0:
+        return 1.0
+    return min(1.0, 2 * sum(math.comb(changed, k) for k in range(fewer + 1)) / 2**changed)
+
+
+def rounded(value: float | None) -> float | None:
+    """To four digits behind the point, for reports."""
+    return None if value is None else round(value, 4)
+
+
+def _resampled(values: np.ndarray, seed: int) -> np.ndarray:
+    """float64[RESAMPLES, len(values)]: items drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    return values[rng.integers(0, len(values), (RESAMPLES, len(values)))]

@@ -1,0 +1,37 @@
+"""Intervals and paired tests against values that are known."""
+
+import math
+
+import pytest
+
+from swim.eval.stats import bootstrap_interval, mcnemar, paired_bootstrap
+
+
+def test_the_interval_of_a_share_is_the_normal_one():
+    values = [1.0] * 300 + [0.0] * 700
+    low, high = bootstrap_interval(values)
+    half = 1.96 * math.sqrt(0.3 * 0.7 / 1000)
+    assert low == pytest.approx(0.3 - half, abs=0.003) and high == pytest.approx(0.3 + half, abs=0.003)
+    assert bootstrap_interval(values) == (low, high)
+
+
+def test_edges():
+    assert bootstrap_interval([]) is None
+    assert bootstrap_interval([2.0]) == (2.0, 2.0)
+    assert paired_bootstrap([1, 2, 3], [1, 2, 3]) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_paired_difference():
+    first, second = [0.0, 1.0] * 100, [1.0, 1.0] * 100
+    difference, low, high, p = paired_bootstrap(first, second)
+    assert difference == 0.5 and 0.42 < low < 0.45 and 0.55 < high < 0.58 and p < 0.001
+    back = paired_bootstrap(second, first)
+    assert back[0] == -0.5 and back[3] < 0.001
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"),
+    [(0, 0, 1.0), (1, 0, 1.0), (9, 1, 2 * 11 / 1024), (1, 9, 2 * 11 / 1024), (5, 5, 1.0), (10, 0, 2 / 1024)],
+)
+def test_mcnemar_is_the_exact_sign_test(wins, losses, p):
+    assert mcnemar(wins, losses) == pytest.approx(p)
