@@ -220,3 +220,12 @@ def test_real_records(test_data):
     assert [record.path.exists() for record in records] == [True] * 5
     assert records[3].turns[1].text == "A dog."
     assert records[4].turns[0].text == "What kind of vehicle appears in the video?"
+
+
+def test_urls_are_taken_as_they_stand_and_paths_below_the_root():
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
+    for video in ("https://host/a%20b.mp4?x=1", "HTTP://host/v.webm", "data:video/mp4;base64,AAAA"):
+        assert parse_record({"video": video, "conversations": turns}, "here", "/root").path == video
+    assert parse_record({"image": "data:image/png;base64,AA", "conversations": turns}, "here", "/root").is_image
+    frames = parse_record({"video": ["a.jpg", "https://host/b.jpg"], "conversations": turns}, "here", "/root").path
+    assert frames == (Path("/root/a.jpg"), "https://host/b.jpg")

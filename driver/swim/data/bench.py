@@ -13,6 +13,7 @@ from swim.data.records import (
     Instance,
     RawItem,
     RawTurn,
+    Source,
     Turn,
     Video,
     check_layout,
@@ -38,7 +39,7 @@ class BenchQ:
 
     where: str
     id: str | int | None
-    path: Path | tuple[Path, ...]
+    path: Source
     question: str
     options: tuple[str, ...]
     answer: str
@@ -60,7 +61,7 @@ class BenchD:
 
     where: str
     id: str | int | None
-    path: Path | tuple[Path, ...]
+    path: Source
     question: str
     reference: str
     frame_idx: str | None
@@ -77,7 +78,7 @@ class VideoRefer:
     """
 
     where: str
-    path: Path | tuple[Path, ...]
+    path: Source
     turns: list[Turn]
     caption: str | None
     objects: tuple[int, ...]

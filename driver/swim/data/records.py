@@ -29,6 +29,8 @@ def _check_video(value: Any) -> str | list[str]:
     return value
 
 
+# A path, a URL, or one of either for each frame.
+Source = Path | str | tuple[Path | str, ...]
 FrameNumber = Annotated[str, AfterValidator(_check_frame_number)]
 Video = Annotated[str | list[str], PlainValidator(_check_video)]
 
@@ -50,6 +52,11 @@ class RawFrame(BaseModel):
 Instance = dict[FrameNumber, RawFrame | None]
 
 
+def locate(text: str, root: str | Path) -> Path | str:
+    """The path below `root`, or the URL or data URI as it stands."""
+    return text if re.match(r"https?://|data:", text, re.IGNORECASE) else Path(root, text)
+
+
 class RawItem(BaseModel):
     """What every layout has. Keys that are not listed are the user's own and are left alone."""
 
@@ -59,11 +66,11 @@ class RawItem(BaseModel):
     fps: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
     annotation: list[Instance] | None = None
 
-    def path(self, root: str | Path) -> Path | tuple[Path, ...]:
+    def path(self, root: str | Path) -> Source:
         """The video's path, or those of its frames."""
         if isinstance(self.video, list):
-            return tuple(Path(root, frame) for frame in self.video)
-        return Path(root, self.video)
+            return tuple(locate(frame, root) for frame in self.video)
+        return locate(self.video, root)
 
     def instances(self) -> list[dict[int, Any]]:
         """For each instance {frame number: segmentation}, usable ones only. Raises DataError for a frame given twice."""
@@ -98,14 +105,14 @@ class Turn:
 class Record:
     """One conversation about one video or image.
 
-    where: file and record, for messages. path: the video file, frame folder or image; the frames themselves when they
-    are listed; None for text alone. is_image: an image. instances: for each instance {frame number: segmentation},
+    where: file and record, for messages. path: the video file, frame folder or image, a URL as text; the frames
+    themselves when they are listed; None for text alone. is_image: an image. instances: for each instance {frame number: segmentation},
     usable ones only; [] when the record is not supervised. fps: rate of a frame folder or frame list, None when nobody
     says; a video file has its own.
     """
 
     where: str
-    path: Path | tuple[Path, ...] | None
+    path: Source | None
     is_image: bool
     turns: list[Turn]
     instances: list[dict[int, Any]]
@@ -192,7 +199,7 @@ def _build(raw: _RawRecord, where: str, root: Path, folder_fps: float | None) ->
         kept = spans if supervised else []
         turns.append(Turn(role, text, kept, named[used : used + len(kept)] if supervised else []))
         used += len(kept)
-    path = raw.path(root) if raw.image is None else root / raw.image
+    path = raw.path(root) if raw.image is None else locate(raw.image, root)
     return Record(where, path, raw.image is not None, turns, instances, folder_fps if raw.fps is None else raw.fps)
 
 
