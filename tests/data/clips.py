@@ -1,5 +1,7 @@
 """Real video files for the tests, whose frames show which ones they are."""
 
+import os
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,6 +29,16 @@ def moving_pictures(count: int, height: int = 72, width: int = 128) -> np.ndarra
     return np.stack([panorama[:, 3 * number : 3 * number + width] for number in range(count)])
 
 
+@contextmanager
+def _own_priority():
+    """Undoes what SVT-AV1 does as root: it makes the calling process a real-time one, which starves its own children."""
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
+
+
 def write_video(
     path: Path,
     frames: np.ndarray,
@@ -40,7 +52,7 @@ def write_video(
 ) -> Path:
     """Encodes uint8[F, H, W, 3]; the path's ending says the container. milliseconds: each frame's time, default even."""
     options = {"crf": "8", "g": "5"} if options is None else options
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    with _own_priority(), av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options={"threads": "1", **options})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pix_fmt
         if milliseconds is not None:
