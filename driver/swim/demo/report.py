@@ -23,7 +23,7 @@ from swim.data.records import parse_record
 from swim.data.sample import DataSettings, Sample, SampleReader
 from swim.data.tags import strip_tags
 from swim.demo.inputs import make_demo_inputs
-from swim.eval.generate import generate_answers
+from swim.infer.generate import generate_answers
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.run import train
 from swim.train.run_folder import RunFolder

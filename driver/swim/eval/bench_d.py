@@ -21,7 +21,7 @@ from tqdm import tqdm
 from swim.data.bench import BenchD, parse_bench_d
 from swim.data.errors import DataError
 from swim.demo.inputs import demo_benches
-from swim.eval.answers import AnswerStore
+from swim.infer.answers import AnswerStore
 from swim.eval.command import (
     add_model_options,
     answer_all,

@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,11 @@ from swim.data.errors import DataError
 from swim.data.records import Record, Turn
 from swim.data.sample import DataSettings
 from swim.data.tags import strip_tags
-from swim.eval.answers import AnswerStore, Question
-from swim.eval.local import answer_locally
-from swim.eval.remote import answer_remotely
+from swim.infer.answers import AnswerStore, Question
+from swim.infer.local import answer_locally
+from swim.infer.options import add_data_options, data_settings
+from swim.infer.remote import answer_remotely
 from swim.llm import Asker, Endpoint, ReplyCache
-from swim.train.config import load_config
-from swim.train.run_folder import CONFIG_FILE
 
 console = Console(soft_wrap=True)
 
@@ -68,7 +67,6 @@ def as_question(key: str, item: Any, text: str) -> Question:
 
 def add_model_options(parser: argparse.ArgumentParser, output: str, max_new_tokens: int):
     """--model and everything that decides its answers."""
-    trained = "(default: as the model was trained, else the paper's)"
     parser.add_argument("--questions", help="the benchmark's JSON file (default: the demo's)")
     parser.add_argument(
         "--model", default="output/demo", help="checkpoint, LoRA folder or hub name; or the server's model"
@@ -76,38 +74,13 @@ def add_model_options(parser: argparse.ArgumentParser, output: str, max_new_toke
     parser.add_argument("--video_root", help="what the items' videos are relative to (default: the file's folder)")
     parser.add_argument("--output", default=output, help="folder of answers and report")
     parser.add_argument("--limit", type=int, help="the first N items only")
-    parser.add_argument("--max_frames", type=int, help=trained)
-    parser.add_argument("--fps", type=float, help=f"greatest sampling rate {trained}")
-    parser.add_argument("--min_pixels", type=int, help=f"of a frame {trained}")
-    parser.add_argument("--max_pixels", type=int, help=f"of a frame {trained}")
-    parser.add_argument("--total_pixels", type=int, help=f"of all frames {trained}")
-    parser.add_argument("--system_prompt", help=trained)
-    parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
+    add_data_options(parser)
     parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens)
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
     parser.add_argument("--backend", choices=("local", "openai"), default="local", help="openai: any compatible server")
     parser.add_argument("--base_url", help="of the server, such as http://localhost:8000/v1")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
-
-
-def data_settings(options: argparse.Namespace) -> DataSettings:
-    """How videos are read: as given, else as the model was trained, else the paper's.
-
-    Annotated frames are not told to the sampler: that would leak the answer.
-    """
-    trained = Path(options.model) / CONFIG_FILE
-    base = load_config(trained).data_settings if trained.exists() else DataSettings()
-    names = ("max_frames", "fps", "min_pixels", "max_pixels", "total_pixels")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return replace(
-        base,
-        budget=replace(base.budget, **given),
-        system_prompt=base.system_prompt if options.system_prompt is None else options.system_prompt,
-        released_timing=base.released_timing or options.released_timing,
-        keep_annotated_frames=False,
-        cache_gb=0.0,
-    )
 
 
 def answer_all(

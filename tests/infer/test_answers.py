@@ -5,7 +5,7 @@ import json
 import pytest
 
 from swim.data.records import Record
-from swim.eval.answers import AnswerStore, Question
+from swim.infer.answers import AnswerStore, Question
 
 SETTINGS = {"model": "m", "budget": (1, 2)}
 QUESTIONS = [Question(str(n), Record("here", None, False, [], [])) for n in range(4)]

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from swim.data.errors import DataError
 from swim.data.sample import DataSettings, SampleReader
 from swim.data.video import Clip
-from swim.eval.answers import AnswerStore, Question
+from swim.infer.answers import AnswerStore, Question
 from swim.llm import Asker, AskFailed, run_concurrently
 
 JPEG_QUALITY = 90

@@ -8,7 +8,7 @@ from swim.data.mixture import load_mixture
 from swim.data.sample import DataSettings
 from swim.data.video import VisualBudget
 from swim.demo.clips import make_demo_data
-from swim.eval.generate import generate_answers
+from swim.infer.generate import generate_answers
 
 
 def test_answers_are_the_greedy_continuation_of_the_prompt(tiny_model_dir, tmp_path):

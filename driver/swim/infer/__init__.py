@@ -1,0 +1,1 @@
+"""Answers of a model about videos: loading, generating, and many of them without loss."""

@@ -1,0 +1,36 @@
+"""Loading a model to ask it: a checkpoint, a LoRA adapter's folder or a hub name."""
+
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import is_flash_attn_2_available
+
+
+def load_for_inference(path: str | Path, device: torch.device | str | None = None):
+    """(model, processor) of a checkpoint folder, a LoRA adapter's folder or a hub name, ready to generate.
+
+    On a GPU in bfloat16 with flash attention where it is installed, on a CPU in float32 with SDPA.
+    Raises ValueError naming `path` when it cannot be loaded.
+    """
+    device = torch.device(device) if device is not None else PartialState().device
+    on_gpu = device.type == "cuda"
+    attention = "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"
+    options = {"dtype": torch.bfloat16 if on_gpu else torch.float32, "attn_implementation": attention}
+    try:
+        if (Path(path) / "adapter_config.json").exists():
+            from peft import PeftConfig, PeftModel  # only for adapters: peft loads slowly
+
+            base = PeftConfig.from_pretrained(path).base_model_name_or_path
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, **options)
+            model = PeftModel.from_pretrained(model, path).merge_and_unload()
+        else:
+            model_type = AutoConfig.from_pretrained(path).model_type
+            if model_type != "qwen2_5_vl":
+                raise ValueError(f"expected a Qwen2.5-VL model, found {model_type}")
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, **options)
+        processor = AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load the model {path}: {str(error).splitlines()[0]}") from None
+    return model.to(device).eval(), processor
