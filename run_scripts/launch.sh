@@ -5,10 +5,13 @@ SWIM_SCRIPTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$SWIM_SCRIPTS/../setup.sh" ""
 
 launch() {
-  local command=("$SWIM_PYTHON" -m)
+  local command=("$SWIM_PYTHON" -m) meeting=(--standalone) # any free port: runs beside each other do not collide
+  if (( ${NNODES:-1} > 1 )); then
+    meeting=(--nnodes "$NNODES" --node_rank "${NODE_RANK:-0}"
+      --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}")
+  fi
   if (( ${NPROC:-1} * ${NNODES:-1} > 1 )); then
-    command+=(torch.distributed.run --nproc_per_node "${NPROC:-1}" --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}"
-      --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}" -m)
+    command+=(torch.distributed.run --nproc_per_node "${NPROC:-1}" "${meeting[@]}" -m)
   fi
   exec "${command[@]}" "$@"
 }

@@ -197,7 +197,7 @@ def _plan(model, batch):
 
 
 def _language_model(model, batch, plan, **options):
-    vision, _ = encode_vision(model, None, batch["pixel_values_videos"], plan)
+    vision, _ = encode_vision(model, None, batch["pixel_values_videos"], plan.image_grids, plan.video_grids)
     names = ("input_ids", "attention_mask", "position_ids", "video_grid_thw")
     return model.model(**{name: batch[name] for name in names}, mm_encoder_outputs=vision, use_cache=False, **options)
 

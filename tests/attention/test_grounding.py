@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from swim.attention.grounding import mean_maps, score_grounding
+from swim.attention.grounding import ground, mean_maps, score_grounding
 from swim.attention.pictures import show_maps
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
@@ -57,7 +57,9 @@ def test_scores_equal_loops_over_the_maps(model, collator, samples):
 
 def test_nothing_to_score_is_an_error(model, collator, samples):
     turns = [replace(turn, spans=[], instances=[]) for turn in samples[0].record.turns]
-    bare = [replace(samples[0], record=replace(samples[0].record, turns=turns, instances=[]), masks=None, mask_index=None)] * 2
+    bare = [
+        replace(samples[0], record=replace(samples[0].record, turns=turns, instances=[]), masks=None, mask_index=None)
+    ] * 2
     with pytest.raises(ValueError, match="no .token, step. pair to score in 2 samples"):
         score_grounding(model, collator, bare)
 
@@ -84,3 +86,42 @@ def test_the_sheet_shows_every_step_of_every_model(samples, tmp_path):
     # only the first map changed: the picture differs there and nowhere else, so all heat has one scale
     rows, columns = (abs(sheet - cold) > 1e-3).any(axis=2).nonzero()
     assert len(rows) and rows.max() < sheet.shape[0] / 2 and columns.max() < sheet.shape[1] / 2
+
+
+def test_a_samples_scores_are_those_of_the_supervised_map(model, collator, samples):
+    for sample in samples:
+        expected = score_grounding(model, collator, [sample])
+        result = ground(model, collator, sample)
+        question, answer = result["question"], result["answer"]
+        assert question["pairs"] + answer.get("pairs", 0) == expected.pairs
+        assert question["left_out"] + answer["left_out"] == expected.left_out
+        parts = [part for part in (question, answer) if part["pairs"]]
+        for name, value in (("pointing", expected.pointing), ("inside", expected.inside)):
+            mean = sum(part["maps"]["fused"][name] * part["pairs"] for part in parts) / expected.pairs
+            assert mean == pytest.approx(value, abs=1e-5)
+        assert sum(part["chance"] * part["pairs"] for part in parts) / expected.pairs == pytest.approx(expected.chance)
+
+
+def test_question_and_answer_mentions_are_scored_apart(model, collator, samples):
+    both = ground(model, collator, samples[0])
+    asked, told = samples[0].record.turns
+    untagged = replace(samples[0].record, turns=[asked, replace(told, spans=[], instances=[])])
+    only_asked = ground(model, collator, replace(samples[0], record=untagged))
+    assert only_asked["answer"] == {"pairs": 0, "left_out": 0}
+    inside = (part["question"]["maps"]["fused"]["inside"] for part in (only_asked, both))
+    assert next(inside) == pytest.approx(next(inside))
+    assert both["answer"]["pairs"] > 0 and both["answer"]["maps"] != both["question"]["maps"]
+
+
+def test_layers_are_scored_one_by_one_and_fused(model, collator, samples):
+    scores = ground(model, collator, samples[0], layers=[1, 3])["question"]["maps"]
+    assert list(scores) == ["1", "3", "fused"]
+    assert list(ground(model, collator, samples[0], layers=[3])["question"]["maps"].values())[0] == scores["3"]
+    with pytest.raises(ValueError, match="layers: expected indices from 0 to"):
+        ground(model, collator, samples[0], layers=[99])
+
+
+def test_a_finer_mask_counts_the_same_cells(model, collator, samples):
+    fine = SwimCollator(collator.processor, model.config, replace(collator.settings, mask_resolution=2))
+    again = fine.reader.read(samples[0].record)
+    assert ground(model, fine, again) == ground(model, collator, samples[0])

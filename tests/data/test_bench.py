@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from swim.data.bench import DEFAULT_QUESTION, parse_bench_d, parse_bench_q, parse_videorefer
+from swim.data.bench import DEFAULT_QUESTION, parse_annotated, parse_bench_d, parse_bench_q, parse_videorefer
 from swim.data.errors import DataError, Reason
 
 RLE = {"size": [4, 4], "counts": [0, 16]}
@@ -172,3 +172,41 @@ def test_real_original_records(test_data):
     assert task.question == DEFAULT_QUESTION and task.reference.startswith("The French Bulldog") and task.path.exists()
     records = [parse_videorefer(raw, "t", folder) for raw in real(folder, "videorefer_train.json")]
     assert [(record.objects, len(record.instances)) for record in records] == [((0, 1), 2), ((0,), 1)]
+
+
+def test_annotated_items_of_every_layout_become_supervised_records(test_data):
+    folder = test_data / "nl_refer_real"
+    seen = set()
+    for path in sorted(folder.glob("*.json")):
+        for position, raw in enumerate(json.loads(path.read_text())):
+            if not raw.get("annotation") or "_qa_" in str(raw.get("index", "")) or "data_source" in raw:
+                continue
+            record = parse_annotated(raw, f"{path.name}, item {position}", test_data)
+            spans = [span for turn in record.turns for span in turn.spans]
+            named = [instance for turn in record.turns for instance in turn.instances]
+            assert spans and len(spans) == len(named) and max(named) < len(record.instances)
+            assert all(turn.text[s.start : s.end] == s.phrase for turn in record.turns for s in turn.spans)
+            seen.add("Question" if "Question" in raw else "conversations")
+    assert seen == {"Question", "conversations"}
+
+
+def test_a_caption_gets_the_tag_of_its_text():
+    raw = {"id": 1, "video": "v.mp4", "caption": "A <ins>dog</ins> runs.", "annotation": [{"0": {"segmentation": RLE}}]}
+    record = parse_annotated(raw, "item 0", "/data")
+    assert [turn.instances for turn in record.turns] == [[], [0]]
+    assert record.turns[1].text == "A dog runs."
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotation": []}, "no annotation|no instance has a usable mask"),
+        ({"caption": "A dog runs."}, "1 annotated instances but no <ins> tag"),
+        ({"caption": "A <ins>dog</ins> and a <ins>cat"}, "unclosed <ins>"),
+    ],
+)
+def test_items_that_cannot_be_scored_are_named(change, message):
+    raw = {"id": 1, "video": "v.mp4", "caption": "A <ins>dog</ins> runs.", "annotation": [{"0": {"segmentation": RLE}}]}
+    with pytest.raises(DataError, match=message) as error:
+        parse_annotated({**raw, **change}, "item 0", "/data")
+    assert "item 0" in str(error.value)

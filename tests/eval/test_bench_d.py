@@ -10,8 +10,8 @@ from swim.eval import bench_d, compare
 from swim.eval.judge import DIMENSIONS
 
 from ..chat_server import Answer, ChatServer
+from ..killing import run_killed
 from .conftest import read_lines
-from .test_bench_q import run_killed
 
 GOOD = dict(zip(DIMENSIONS, (4, 3, 2, 5)))
 

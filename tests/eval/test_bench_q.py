@@ -1,11 +1,7 @@
 """Bench-Q from the file to the report, on real clips."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,6 +10,7 @@ from swim.eval import bench_q, scores_q
 from swim.eval.command import read_items
 
 from ..chat_server import ChatServer
+from ..killing import run_killed
 from .conftest import read_lines
 
 KINDS = ["Basic Questions", "Future Predictions", "Reasoning Questions", "Relationship Questions", "Sequential Questions"]
@@ -111,25 +108,6 @@ def test_an_openai_server_answers_too(benches, tmp_path, monkeypatch):
     assert letters == ["A"] * 15
 
 
-def run_killed(command: list[str], parts, kills: int):
-    """Runs a command, killing its whole group each time the store has grown; then to its end."""
-    for number in range(kills):
-        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        before = sum(path.stat().st_size for path in parts.glob("*.jsonl")) if parts.exists() else 0
-        end = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < end:
-            if parts.exists() and sum(path.stat().st_size for path in parts.glob("*.jsonl")) > before:
-                break
-            time.sleep(0.02)
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.communicate()
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_runs_end_in_the_same_files(benches, small, tmp_path, kills):
     """Two processes; killed at random, the answers and the report are those of an undisturbed run."""
@@ -138,7 +116,7 @@ def test_killed_runs_end_in_the_same_files(benches, small, tmp_path, kills):
     questions.write_text(json.dumps([{**raw, "id": f"{n}-{raw['id']}"} for n in range(kills + 1) for raw in raws]))
     options = small("--questions", str(questions), "--batch_size", "2", "--output")
     assert bench_q.main([*options, str(tmp_path / "whole")]) == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(29600 + kills)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launch, "-m", "swim.eval.bench_q", *options, str(tmp_path / "broken")]
     run_killed(command, tmp_path / "broken" / "parts", kills)
     for name in ("answers.jsonl", "items.jsonl", "report.json"):

@@ -56,7 +56,10 @@ def video(name):
 
 
 CASES = {
-    "unclosed tag": ({"change": question("<video>\nWhere is the <ins>dog?")}, "record 0 (videorefer_demo_0): unclosed <ins>"),
+    "unclosed tag": (
+        {"change": question("<video>\nWhere is the <ins>dog?")},
+        "record 0 (videorefer_demo_0): unclosed <ins>",
+    ),
     "nested tag": ({"change": question("<ins>a <ins>dog</ins></ins>")}, "record 0 (videorefer_demo_0): nested <ins>"),
     "phrases do not fit": ({"change": second_instance}, "do not fit 2 annotated instances"),
     "missing video": ({"change": video("no.mp4")}, "record 0 (videorefer_demo_0): no such video"),

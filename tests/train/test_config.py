@@ -65,7 +65,9 @@ def test_differing_keys_ignore_what_changes_no_result():
     assert differing_keys(old, new) == ["learning_rate", "max_steps"]
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "run_scripts/configs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "run_scripts/configs").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_shipped_configurations_load(path):
     assert load_config(path).output_dir.startswith("output/")
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,16 +17,10 @@ from .conftest import DEMO_YAML, REPOSITORY
 ZERO3 = REPOSITORY / "run_scripts/deepspeed/zero3_offload.json"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def train_on_two(config, timeout_s: int = 900):
     """Runs `swim.train` on two processes with the configuration's keys."""
     keys = {key: json.dumps(value, default=str) for key, value in config.to_flat().items() if value is not None}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += ["-m", "swim.train", "--config", str(DEMO_YAML), *(f"--{key}={value}" for key, value in keys.items())]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=timeout_s, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -40,11 +33,21 @@ def history(folder: str) -> list[dict]:
     return [entry for entry in entries if "text_loss" in entry]
 
 
-def test_zero3_with_offload_equals_one_process(configure):
-    two = configure("two", per_device_train_batch_size=2, deepspeed=ZERO3)
+def evaluated(folder: str) -> dict:
+    entries = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
+    return next(entry for entry in entries if "eval_pointing" in entry)
+
+
+def test_zero3_with_offload_equals_one_process(configure, demo_data):
+    """Losses, weights and the evaluation during training."""
+    evaluation = {"eval_grounding": demo_data.held_out_json, "save_steps": 2}
+    two = configure("two", per_device_train_batch_size=2, deepspeed=ZERO3, **evaluation)
     train_on_two(two)
-    one = configure("one", per_device_train_batch_size=4)
+    one = configure("one", per_device_train_batch_size=4, **evaluation)
     train(one)
+    ours, reference = (evaluated(config.output_dir) for config in (two, one))
+    for key in ("eval_text_loss", "eval_mask_loss", "eval_pointing", "eval_inside"):
+        assert ours[key] == pytest.approx(reference[key], rel=1e-3), key
     for ours, reference in zip(history(two.output_dir), history(one.output_dir), strict=True):
         for key in ("text_loss", "mask_loss"):
             assert ours[key] == pytest.approx(reference[key], rel=1e-3), (key, ours["step"])

@@ -16,14 +16,14 @@ from swim.train.run import train
 from . import rank_worker
 from .conftest import REPOSITORY
 from .rank_worker import KINDS
-from .test_deepspeed import free_port, history, train_on_two
+from .test_deepspeed import history, train_on_two
 
 EVERY_PAIR = list(itertools.product(KINDS, repeat=2))
 
 
 def run_ranks(folder: Path, pairs: list[tuple[str, str]], timeout_s: int) -> list[list[dict]]:
     """What the two ranks recorded in each micro-step. Raises subprocess.TimeoutExpired when they hang."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += ["-m", "tests.train.rank_worker", str(folder), *(",".join(pair) for pair in pairs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=REPOSITORY, env=environment)

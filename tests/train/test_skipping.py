@@ -154,7 +154,9 @@ def test_a_bad_record_fails_the_run_by_default(configure, dirty):
 
 def test_too_many_bad_records_end_the_run(configure, dirty):
     changes = {"data_config": dirty / "train.yaml", "max_length": 400, "decode_time_limit_s": 4.0, "max_steps": 9}
-    with pytest.raises(TooManyBadRecords, match="more than max_bad_fraction = 0.02; they are listed .* in .*skipped.jsonl"):
+    with pytest.raises(
+        TooManyBadRecords, match="more than max_bad_fraction = 0.02; they are listed .* in .*skipped.jsonl"
+    ):
         train(configure(on_bad_record="skip", max_bad_fraction=0.02, **changes))
 
 

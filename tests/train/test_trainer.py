@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from swim.attention.grounding import score_grounding
+from swim.data.collator import SwimCollator
+from swim.data.records import parse_record
 from swim.train.config import ConfigError
 from swim.train.run import train
 
@@ -34,9 +37,7 @@ def test_the_gradient_is_that_of_the_forks_loss(configure, make_trainer):
 def test_accumulation_is_the_mean_of_its_micro_batches(configure):
     options = {"optim": "sgd", "learning_rate": 0.1, "max_steps": 1, "max_grad_norm": 0}
     whole = train_weights(configure("whole", per_device_train_batch_size=4, **options))
-    parts = train_weights(
-        configure("parts", per_device_train_batch_size=1, gradient_accumulation_steps=4, **options)
-    )
+    parts = train_weights(configure("parts", per_device_train_batch_size=1, gradient_accumulation_steps=4, **options))
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-4, atol=1e-6, msg=name)
 
@@ -111,3 +112,23 @@ def test_checkpointing_changes_no_gradient(configure):
     checkpointed = train_weights(configure("checkpointed", activation_checkpointing=True, **options))
     for name in plain:
         torch.testing.assert_close(checkpointed[name], plain[name], rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_grounding_is_evaluated_while_training(configure, demo_data):
+    """The scores of a held-out file after the last step are those of the saved model."""
+    config = configure(max_steps=4, eval_grounding=demo_data.held_out_json, save_steps=2)
+    train(config)
+    entries = json.loads((Path(config.output_dir) / "trainer_state.json").read_text())["log_history"]
+    evaluated = [entry for entry in entries if "eval_pointing" in entry]
+    assert [entry["step"] for entry in evaluated] == [2, 4]
+    assert [entry["step"] for entry in entries if "pointing" in entry] == [1, 2, 3, 4]
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(config.output_dir).eval()
+    collator = SwimCollator(AutoProcessor.from_pretrained(config.output_dir), model.config, config.data_settings)
+    raws = json.loads(demo_data.held_out_json.read_text())
+    records = [parse_record(raw, "a record", demo_data.held_out_json.parent) for raw in raws]
+    scores = score_grounding(model, collator, [collator.read(record) for record in records])
+    last = evaluated[-1]
+    assert (last["eval_pairs"], last["eval_pairs_left_out"]) == (scores.pairs, scores.left_out)
+    assert last["eval_pointing"] == pytest.approx(scores.pointing)
+    assert last["eval_inside"] == pytest.approx(scores.inside, rel=1e-4)
+    assert evaluated[0]["eval_mask_loss"] != last["eval_mask_loss"] > 0

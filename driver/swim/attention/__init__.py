@@ -1,1 +1,5 @@
-"""Analysis of attention maps; the maps themselves come from the fork's attention_supervision.py."""
+"""Where a model looks: maps of any words, their scores and pictures. The mathematics is the fork's."""
+
+from swim.attention.maps import extract
+
+__all__ = ["extract"]

@@ -1,11 +1,117 @@
-"""Does the model look at the object that is named? Scores of the fused, supervised map."""
+"""Does the model look at the object that is named? Scores of maps against masks, on grid cells."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers.models.qwen2_5_vl.attention_supervision import (
+    ON_OBJECT,
+    AttentionSupervisionConfig,
+    fuse_layers,
+    log_attention_maps,
+)
 
 from swim.data.collator import SwimCollator
 from swim.data.sample import Sample
+from swim.data.tokens import IGNORE
+
+FUSED = "fused"
+TOP_PERCENT = (1, 5, 10)
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+FIXED_THRESHOLD = 0.5
+SCORES = ("pointing", "inside", *(f"game_point_{k}" for k in TOP_PERCENT), "average_precision")
+_SUPERVISION = ("labels", "attn_labels", "ins_contents_labels", "ins_masks", "mask_index")
+
+
+def score_maps(maps: torch.Tensor, on_object: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Scores of each map, each float32[...], and `iou`, float32[..., len(THRESHOLDS)].
+
+    maps: float[..., K], not negative. on_object: bool[..., K], at least one True.
+
+    pointing: 1 if the highest cell lies on the object. inside: share of the map's mass that does. game_point_k: share of
+    the highest k % of the cells (rounded down, one at least) that lies on it. average_precision: of the cells in the
+    order of the map. iou: of the cells with (a - min) / (max - min) >= each of THRESHOLDS; a constant map has none.
+    Equal cells are taken in every order alike: a uniform map scores the object's share of the cells everywhere but in iou.
+    """
+    maps, on_object = torch.broadcast_tensors(maps.float(), on_object)
+    cells = maps.shape[-1]
+    scores = {"pointing": _share_of_top(maps, on_object, 1)}
+    scores["inside"] = (maps * on_object).sum(-1) / maps.sum(-1)
+    for percent in TOP_PERCENT:
+        scores[f"game_point_{percent}"] = _share_of_top(maps, on_object, max(1, cells * percent // 100))
+    scores["average_precision"] = _average_precision(maps, on_object)
+    low, high = maps.amin(-1, keepdim=True), maps.amax(-1, keepdim=True)
+    scaled = torch.where(high > low, (maps - low) / (high - low), 0.0)
+    chosen = [scaled >= threshold for threshold in THRESHOLDS]
+    overlaps = [(cell & on_object).sum(-1) / (cell | on_object).sum(-1) for cell in chosen]
+    return {**scores, "iou": torch.stack(overlaps, -1)}
+
+
+def _share_of_top(maps: torch.Tensor, on_object: torch.Tensor, count: int) -> torch.Tensor:
+    """Expected share of the `count` highest cells that lies on the object when equal cells are drawn by lot."""
+    lowest = maps.topk(count).values[..., -1:]
+    above, tied = maps > lowest, maps == lowest
+    drawn = (count - above.sum(-1)) * (tied & on_object).sum(-1) / tied.sum(-1)
+    return ((above & on_object).sum(-1) + drawn) / count
+
+
+def _average_precision(maps: torch.Tensor, on_object: torch.Tensor) -> torch.Tensor:
+    """Mean over the object's cells of the precision among all cells that are at least as high."""
+    ascending, order = maps.sort(-1)
+    lower = torch.searchsorted(ascending, maps.contiguous())  # cells below each cell
+    hits = torch.nn.functional.pad(on_object.gather(-1, order).cumsum(-1), (1, 0))
+    precision = (hits[..., -1:] - hits.gather(-1, lower)) / (maps.shape[-1] - lower)
+    return (precision * on_object).sum(-1) / on_object.sum(-1)
+
+
+@torch.no_grad()
+def ground(model, collator: SwimCollator, sample: Sample, layers: Sequence[int] | None = None) -> dict[str, dict]:
+    """Scores of one annotated sample, for nouns of the "question" and of the "answer" apart; JSON-ready.
+
+    Each: pairs, the scored (noun token, annotated step) pairs; left_out, those whose mask covers no cell by 10 %;
+    chance, the mean share of cells on the object; maps: for each layer, and for `fused`, the means of `score_maps`.
+    The answer is the record's own. layers: None for those of the checkpoint, which also says how they are fused.
+    """
+    batch = {name: tensor.to(model.device) for name, tensor in collator([sample]).items()}
+    config = AttentionSupervisionConfig.from_dict(getattr(model.config, "attention_supervision", None))
+    config.layers = list(layers) if layers is not None else config.layers
+    config.eps = "auto"
+    nouns = ((batch["ins_contents_labels"] != IGNORE) & (batch["attn_labels"] != IGNORE))[0].nonzero().flatten()
+    instances = batch["ins_contents_labels"][0, nouns]
+    on_object = _on_object(batch["ins_masks"][0, instances], collator.settings.mask_resolution)
+    counted = batch["mask_index"][0, instances]
+    scored = counted & on_object.any(-1)
+    answer = (batch["labels"][0, nouns] != IGNORE)[:, None].expand_as(scored)
+    names, maps = [], torch.empty(0, *on_object.shape)
+    if scored.any():
+        inputs = {name: value for name, value in batch.items() if name not in _SUPERVISION}
+        positions = (nouns - int(config.query == "previous"))[None]
+        log_maps, cells = log_attention_maps(model, positions, config.layers, **inputs)
+        rows = list(log_maps.flatten(3).unbind(2))
+        names = [*map(str, config.layers_of(model.config.text_config.num_hidden_layers)), FUSED]
+        maps = torch.stack(
+            [fuse_layers(part, cells, config)[0].flatten(2) for part in [*([row] for row in rows), rows]]
+        )
+    result = {}
+    for kind, chosen in (("question", ~answer), ("answer", answer)):
+        pairs = scored & chosen
+        summary = {"pairs": int(pairs.sum()), "left_out": int((counted & ~scored & chosen).sum())}
+        if summary["pairs"]:
+            summary["chance"] = float(on_object[pairs].float().mean())
+            summary["maps"] = dict(zip(names, _means(score_maps(maps[:, pairs], on_object[pairs]))))
+        result[kind] = summary
+    return result
+
+
+def _on_object(masks: torch.Tensor, resolution: int) -> torch.Tensor:
+    """bool[Q, T, K] of float[Q, T, r * H, r * W]: cells that the object covers by ON_OBJECT."""
+    return (torch.nn.functional.avg_pool3d(masks, (1, resolution, resolution)) >= ON_OBJECT).flatten(2)
+
+
+def _means(scores: dict[str, torch.Tensor]) -> list[dict]:
+    """For each map the mean of its scores over the pairs, of [maps, pairs, ...]."""
+    means = {name: values.mean(1).tolist() for name, values in scores.items()}
+    return [dict(zip(means, values)) for values in zip(*means.values())]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Pictures of attention maps over frames, and of training curves."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +13,53 @@ import torch
 
 from swim.data.masks import decode_mask
 from swim.data.sample import Sample
+
+COLOURS = "inferno"  # perceptually uniform
+_OUTLINE = "cyan"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a sheet. heat: float32[T, H, W]. outlined: instances of the record, those whose masks are drawn."""
+
+    title: str
+    heat: np.ndarray
+    outlined: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the colours mean: from 0 to `highest`; hotter cells have the last colour. label: stands in the picture."""
+
+    label: str
+    highest: float
+
+
+def draw_sheet(path: str | Path, sample: Sample, rows: list[Row], scale: Scale, title: str = "", most_columns: int = 8):
+    """Writes a contact sheet: the frames on top, below them a line for each row, a column for each temporal step.
+
+    A clip of more steps than `most_columns` shows that many, evenly spread.
+    """
+    steps = len(rows[0].heat)
+    shown = np.unique(np.linspace(0, steps - 1, min(steps, most_columns)).round().astype(int))
+    height, width = sample.clip.frames.shape[2:]
+    cell = 1.75 * height / width
+    size = (1.75 * len(shown) + 1.6, cell * (len(rows) + 1) + 0.35 * (len(rows) + 2))
+    figure, axes = plt.subplots(len(rows) + 1, len(shown), figsize=size, squeeze=False, layout="constrained")
+    everything = tuple(range(len(sample.record.instances)))
+    for column, step in enumerate(shown):
+        number = _frame(sample, step, steps)
+        _draw(axes[0, column], sample, number, None, scale.highest, everything)
+        axes[0, column].set_title(f"frame {number}, {number / sample.clip.fps:.1f} s", fontsize=9)
+        for line, row in enumerate(rows, start=1):
+            drawn = _draw(axes[line, column], sample, number, row.heat[step], scale.highest, row.outlined)
+    for line, name in enumerate(["", *(row.title for row in rows)]):
+        axes[line, 0].set_ylabel(name, fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    figure.colorbar(drawn, ax=axes, shrink=min(1.0, 3 / len(rows)), pad=0.01, label=scale.label)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def show_maps(path: str | Path, samples: list[Sample], titles: list[str], maps: dict[str, list[torch.Tensor]]):
@@ -28,41 +76,49 @@ def show_maps(path: str | Path, samples: list[Sample], titles: list[str], maps: 
         len(samples), columns, figsize=(1.75 * columns, 1.9 * len(samples)), squeeze=False, layout="constrained"
     )
     for row, (sample, title) in enumerate(zip(samples, titles)):
+        everything = tuple(range(len(sample.record.instances)))
         for column, axis in enumerate(axes[row]):
             step, place = divmod(column, len(names))
+            number = _frame(sample, step, steps)
             heat = None if place == 0 else maps[names[place]][row][step].numpy()
-            drawn = _draw(axis, sample, step, heat, highest)
+            drawn = _draw(axis, sample, number, heat, highest, everything)
             if row == 0:
-                axis.set_title(f"frame {_frame(sample, step)}" if place == 0 else names[place], fontsize=10)
+                axis.set_title(f"frame {number}" if place == 0 else names[place], fontsize=10)
         axes[row, 0].set_ylabel(title, fontsize=10)
     figure.colorbar(drawn, ax=axes, shrink=0.6, pad=0.01, label="share of the clip's attention")
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
-def _frame(sample: Sample, step: int) -> int:
+def _frame(sample: Sample, step: int, steps: int) -> int:
     """The frame number that stands for a step: its first."""
-    frames_per_step = -(-len(sample.clip.numbers) // sample.masks.shape[1])
+    frames_per_step = -(-len(sample.clip.numbers) // steps)
     return sample.clip.numbers[step * frames_per_step]
 
 
-def _draw(axis, sample: Sample, step: int, heat: np.ndarray | None, highest: float):
-    """One frame, with heat over its grey copy if there is any, and the object's outline. Returns the top image."""
-    number = _frame(sample, step)
+def opacity(heat: np.ndarray, highest: float) -> np.ndarray:
+    """How much of the colour covers the grey frame, from 0.25 to 0.85: cold cells show the frame."""
+    return 0.25 + 0.6 * np.sqrt(np.clip(heat / highest, 0, 1))
+
+
+def _draw(axis, sample: Sample, number: int, heat: np.ndarray | None, highest: float, outlined: tuple[int, ...]):
+    """One frame, with heat over its grey copy if there is any, and the objects' outlines. Returns the top image."""
     image = sample.clip.frames[sample.clip.numbers.index(number)].permute(1, 2, 0).numpy()
     height, width = image.shape[:2]
     extent = (0, width, height, 0)
     drawn = axis.imshow(image, extent=extent)
     if heat is not None:
         axis.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255, extent=extent)
-        alpha = 0.25 + 0.6 * np.sqrt(heat / highest)  # cold cells show the frame
-        drawn = axis.imshow(heat, cmap="inferno", vmin=0, vmax=highest, alpha=alpha, extent=extent, interpolation="nearest")
-    for frames in sample.record.instances:
+        how = {"cmap": COLOURS, "vmin": 0, "vmax": highest, "alpha": opacity(heat, highest)}
+        drawn = axis.imshow(heat, extent=extent, interpolation="nearest", **how)
+    for instance in outlined:
+        frames = sample.record.instances[instance]
         if number in frames:
             mask = decode_mask(frames[number], sample.clip.height, sample.clip.width)
             x = (np.arange(mask.shape[1]) + 0.5) * width / mask.shape[1]
             y = (np.arange(mask.shape[0]) + 0.5) * height / mask.shape[0]
-            axis.contour(x, y, mask, levels=[0.5], colors="cyan", linewidths=1.5)
+            if mask.any() and not mask.all():
+                axis.contour(x, y, mask, levels=[0.5], colors=_OUTLINE, linewidths=1.5)
     axis.set_xticks([])
     axis.set_yticks([])
     return drawn

@@ -13,12 +13,14 @@ from swim.data.records import (
     Instance,
     RawItem,
     RawTurn,
+    Record,
     Source,
     Turn,
     Video,
     check_layout,
     check_order,
     describe,
+    parse_record,
     refuse_without_masks,
     turn_text,
 )
@@ -177,6 +179,34 @@ def parse_bench_d(raw: dict, where: str, data_root: str | Path) -> BenchD:
         )
     except DataError as error:
         raise error.at(where) from None
+
+
+def as_conversation(raw: dict, where: str) -> dict:
+    """An item of Bench-Q, or of Bench-D with a caption alone, in the layout of training records; any other as it is.
+
+    Its answer is the reference. Raises DataError for an item that does not fit its layout.
+    """
+    layout = raw if isinstance(raw, dict) else {}
+    if "Question" in layout:
+        item = parse_bench_q(raw, where, ".")
+        question, answer = item.question, item.answer
+    elif "caption" in layout and "conversations" not in layout:
+        item = parse_bench_d(raw, where, ".")
+        question, answer = item.question, item.reference
+    else:
+        return raw
+    return {**raw, "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]}
+
+
+def parse_annotated(raw: dict, where: str, data_root: str | Path) -> Record:
+    """A supervised record of any annotated layout: NL-Refer, Bench-D or Bench-Q.
+
+    Raises DataError naming the item, with the reason NO_MASK for one without annotation.
+    """
+    record = parse_record(as_conversation(raw, where), where, data_root)
+    if not record.instances:
+        raise DataError("no annotation to score or outline", record.where, Reason.NO_MASK)
+    return record
 
 
 def parse_videorefer(raw: dict, where: str, data_root: str | Path) -> VideoRefer:

@@ -161,7 +161,9 @@ class ContentCache:
 
 def progress(path: Path, what: str) -> tqdm:
     """A bar in bytes of the file; a small file shows none."""
-    return tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=f"{what} {path.name}", delay=2, mininterval=1)
+    return tqdm(
+        total=path.stat().st_size, unit="B", unit_scale=True, desc=f"{what} {path.name}", delay=2, mininterval=1
+    )
 
 
 def _hash(path: Path) -> str:

@@ -34,7 +34,11 @@ class ChatText:
 
 
 def render_chat(
-    processor, turns: list[Turn], visual: str | None, system_prompt: str = SYSTEM_PROMPT, add_generation_prompt: bool = False
+    processor,
+    turns: list[Turn],
+    visual: str | None,
+    system_prompt: str = SYSTEM_PROMPT,
+    add_generation_prompt: bool = False,
 ) -> ChatText:
     """Renders the turns with the processor's chat template, the visual first in the first question.
 

@@ -16,11 +16,13 @@ from datasets.table import InMemoryTable
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.table import Table
 
+from swim.data.bench import as_conversation, parse_annotated
 from swim.data.errors import DataError, Reason
 from swim.data.index import Index, open_index
 from swim.data.pages import GiveBackPages
 from swim.data.records import Record, parse_record
 from swim.data.skip_list import SkipList
+from swim.data.streaming import stream_records
 
 _STRATEGY = re.compile(r"(first|end|random):(\d+(?:\.\d+)?%|\d+)")
 _SHARED_ROWS = 1000
@@ -139,6 +141,30 @@ def load_mixture(config_path: str | Path, seed: int = 0, skip_list: str | Path |
         raise DataError("the mixture selects no record; check sampling_strategy and the files", str(config_path))
     dataset = concatenate_datasets(parts).with_transform(GiveBackPages(mapped))
     return Mixture(dataset, sources, skips.unmatched({source.sha256 for source in sources}))
+
+
+def load_annotated(path: str | Path, data_root: str | Path | None = None) -> Dataset:
+    """The records of an annotated file (NL-Refer, Bench-D, Bench-Q) that have masks, as rows of a mixture.
+
+    data_root: default the file's folder. Raises DataError for a file or record that does not fit, and for none with masks.
+    """
+    path, rows = Path(path), []
+    root = str(path.parent if data_root is None else data_root)
+    for position, raw in enumerate(stream_records(path)):
+        where = f"{path}, record {position}"
+        try:
+            parse_annotated(raw, where, root)
+        except DataError as error:
+            if error.reason != Reason.NO_MASK:
+                raise
+            continue
+        layout = as_conversation(raw, where)
+        annotation = json.dumps(layout.pop("annotation"))
+        row = {"position": position, "file": str(path), "record": json.dumps(layout), "annotation": annotation}
+        rows.append({**row, "data_root": root, "folder_fps": None})
+    if not rows:
+        raise DataError("no record has a usable mask", str(path), Reason.NO_MASK)
+    return Dataset.from_list(rows)
 
 
 def select(count: int, strategy: str, seed: int = 0) -> list[int]:

@@ -29,14 +29,18 @@ def strip_tags(text: str) -> tuple[str, list[Span]]:
         read = tag.end()
         if not tag.group(1):
             if opened is not None:
-                raise _misfit(f"nested <ins> at character {tag.start()} of {_shorten(text)}; close the first tag before")
+                raise _misfit(
+                    f"nested <ins> at character {tag.start()} of {_shorten(text)}; close the first tag before"
+                )
             opened = len(clean)
             continue
         if opened is None:
             raise _misfit(f"</ins> without <ins> at character {tag.start()} of {_shorten(text)}")
         phrase = clean[opened:]
         if not phrase.strip():
-            raise _misfit(f"empty <ins></ins> at character {tag.start()} of {_shorten(text)}; put the noun between the tags")
+            raise _misfit(
+                f"empty <ins></ins> at character {tag.start()} of {_shorten(text)}; put the noun between the tags"
+            )
         spans.append(Span(opened, len(clean), phrase))
         opened = None
     if opened is not None:

@@ -52,7 +52,9 @@ def instance_tokens(chat: ChatText, replacements: list[dict], offsets: np.ndarra
     for number, mention in enumerate(chat.mentions):
         if not (owner == number).any():
             phrase = chat.text[mention.start : mention.end]
-            raise DataError(f"the tagged phrase {phrase!r} owns no token; widen the tag to whole words", reason=Reason.TAGS)
+            raise DataError(
+                f"the tagged phrase {phrase!r} owns no token; widen the tag to whole words", reason=Reason.TAGS
+            )
     instances = np.array([mention.instance for mention in mentions] + [IGNORE], dtype=np.int64)
     return instances[owner]
 

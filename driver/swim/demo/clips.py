@@ -17,16 +17,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-import av
 import numpy as np
 import yaml
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
+from swim.data.encoder import write_video
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render
 
 QUESTION = "What pattern does the {} have?"
@@ -56,17 +55,6 @@ def demo_texts() -> Iterator[str]:
             yield QUESTION.format(f"{colour} {shape}")
             for pattern in PATTERNS:
                 yield ANSWER.format(f"{colour} {shape}", pattern)
-
-
-def write_clip(path: Path, frames: np.ndarray, fps: int) -> None:
-    """Write uint8[T, H, W, 3] as an h264 mp4. One encoder thread: the same frames give the same bytes."""
-    with av.open(str(path), "w") as container:
-        options = {"crf": "16", "preset": "veryfast", "threads": "1"}
-        stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def _annotation(masks: np.ndarray, every: int) -> dict:
@@ -115,7 +103,7 @@ def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSetti
     things = draw_scene(rng, settings)
     frames, masks = render(things, settings, rng)
     video = f"clips/{split}/{index:05d}.mp4"
-    write_clip(root / video, frames, settings.fps)
+    write_video(root / video, frames, settings.fps)
     annotations = [_annotation(mask, settings.annotate_every) for mask in masks]
     order = [int(i) for i in rng.permutation(len(things))]
     if split == "held_out":

@@ -1,6 +1,7 @@
 """Uncertainty of scores: bootstrap intervals and the paired test of two runs."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +29,35 @@ def paired_bootstrap(first: list[float], second: list[float], confidence: float 
     low, high = (float(edge) for edge in np.quantile(means, [tail, 1 - tail]))
     p = min(1.0, 2 * (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + RESAMPLES))
     return float(differences.mean()), low, high, float(p)
+
+
+@dataclass(frozen=True)
+class WeightedMeans:
+    """Of M columns: value, low and high, each float64[M]; draws: float64[RESAMPLES, M], the resampled means."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    draws: np.ndarray
+
+
+def bootstrap_means(values: np.ndarray, weights: np.ndarray, confidence: float = 0.95, seed: int = 0) -> WeightedMeans:
+    """Means of float[N, M] over N records of unequal weight, with percentile intervals over records drawn anew.
+
+    The draws depend on N and `seed` alone, so those of two models on the same records are paired. Needs N > 0.
+    """
+    values, weights = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    count = len(weights)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    # a draw of weightless records alone has no mean; it counts as the mean of all
+    total = drawn @ weights
+    value = weights @ values / weights.sum()
+    draws = np.where(
+        total[:, None] > 0, drawn @ (weights[:, None] * values) / np.maximum(total, 1e-300)[:, None], value
+    )
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    return WeightedMeans(value, low, high, draws)
 
 
 def mcnemar(wins: int, losses: int) -> float:

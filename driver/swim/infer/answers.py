@@ -10,11 +10,12 @@ from swim.files import append_json_lines, read_json_lines, write_atomically
 
 SETTINGS_FILE = "settings.json"
 ANSWERS_FILE = "answers.jsonl"
+ERRORS_FILE = "errors.jsonl"
 
 
 @dataclass(frozen=True)
 class Question:
-    """One item of a benchmark as the model meets it. record: the video and a user turn, without annotation."""
+    """One question as the model meets it. record: the video and a user turn, without annotation."""
 
     id: str
     record: Record
@@ -53,8 +54,10 @@ class AnswerStore:
 
     def _read_parts(self) -> dict[str, str]:
         """Answers by id, from every process that ever wrote here."""
-        entries = [entry for path in sorted(self.parts.glob("*.jsonl")) for entry in read_json_lines(path)]
-        return {entry["id"]: entry["answer"] for entry in entries if "answer" in entry}
+        return {entry["id"]: entry["answer"] for entry in self._entries() if "answer" in entry}
+
+    def _entries(self) -> list[dict]:
+        return [entry for path in sorted(self.parts.glob("*.jsonl")) for entry in read_json_lines(path)]
 
     def add(self, entries: Iterable[dict]):
         """Appends {"id", "answer"} or {"id", "error"} lines; they survive a kill once this returns."""
@@ -66,8 +69,17 @@ class AnswerStore:
         """All answers so far by id, in the order of the questions; writes answers.jsonl. For one process, at the end."""
         self.answers = self._read_parts()
         ordered = {question.id: self.answers[question.id] for question in questions if question.id in self.answers}
-        lines = [
-            json.dumps({"id": key, "answer": answer}, ensure_ascii=False) + "\n" for key, answer in ordered.items()
-        ]
-        write_atomically(self.folder / ANSWERS_FILE, "".join(lines))
+        self._write(ANSWERS_FILE, "answer", ordered)
         return ordered
+
+    def write_errors(self, questions: list[Question]) -> dict[str, str]:
+        """Why questions are still without an answer, by id, in their order; writes errors.jsonl. For one process."""
+        reasons = {entry["id"]: entry["error"] for entry in self._entries() if "error" in entry}
+        still_open = [question.id for question in questions if question.id not in self.answers]
+        ordered = {key: reasons[key] for key in still_open if key in reasons}
+        self._write(ERRORS_FILE, "error", ordered)
+        return ordered
+
+    def _write(self, name: str, kind: str, entries: dict[str, str]):
+        lines = [json.dumps({"id": key, kind: text}, ensure_ascii=False) + "\n" for key, text in entries.items()]
+        write_atomically(self.folder / name, "".join(lines))

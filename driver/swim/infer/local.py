@@ -1,6 +1,7 @@
 """Answers from a checkpoint on this machine, batched and shared among processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -44,10 +45,28 @@ def answer_locally(
     max_new_tokens: int = 128,
     workers: int = 0,
 ):
-    """Answers what `store` does not hold yet, greedily; every process of an accelerate launch takes its share.
+    """Answers what `store` does not hold yet, greedily; see `work_locally`."""
 
-    A batch always holds the same questions, whoever asks them and however often the run was killed: padding changes
-    the last digits of a model's arithmetic. A question whose video cannot be read becomes an error in the store.
+    def answers(model, collator: SwimCollator, samples: list[Sample]) -> Iterator[str]:
+        return generate_answers(model, collator, samples, len(samples), max_new_tokens)
+
+    work_locally(questions, model_path, settings, store, answers, batch_size, workers)
+
+
+def work_locally(
+    questions: list[Question],
+    model_path: str,
+    settings: DataSettings,
+    store: AnswerStore,
+    work: Callable[[Any, SwimCollator, list[Sample]], Iterable],
+    batch_size: int = 1,
+    workers: int = 0,
+):
+    """Stores `work(model, collator, samples)`, one JSON value for each sample, for the questions that `store` lacks.
+
+    Every process of an accelerate launch takes its share. A batch always holds the same questions, whoever asks them and
+    however often the run was killed: padding changes the last digits of a model's arithmetic. A question whose video
+    cannot be read becomes an error in the store.
     """
     state = PartialState()
     state.wait_for_everyone()  # every process has read the store before anyone adds to it: all share the work alike
@@ -62,18 +81,17 @@ def answer_locally(
     loader = DataLoader(_Batches(mine, collator), batch_size=None, num_workers=workers)
     progress = tqdm(total=sum(map(len, mine)), desc="answering", unit="item", disable=not state.is_main_process)
     for batch in loader:
-        store.add(_answers(batch, model, collator, max_new_tokens, set(store.answers)))
+        readable = [(question, sample) for question, sample in batch if isinstance(sample, Sample)]
+        results = work(model, collator, [sample for _, sample in readable]) if readable else []
+        store.add(_entries(batch, readable, results, set(store.answers)))
         progress.update(len(batch))
     progress.close()
 
 
-def _answers(batch, model, collator: SwimCollator, max_new_tokens: int, known: set[str]) -> Iterator[dict]:
-    readable = [(question, sample) for question, sample in batch if isinstance(sample, Sample)]
-    samples = [sample for _, sample in readable]
-    answers = generate_answers(model, collator, samples, len(samples) or 1, max_new_tokens)
-    for (question, _), answer in zip(readable, answers):
+def _entries(batch: list, readable: list, results: Iterable, known: set[str]) -> Iterator[dict]:
+    for (question, _), result in zip(readable, results):
         if question.id not in known:
-            yield {"id": question.id, "answer": answer}
+            yield {"id": question.id, "answer": result}
     for question, sample in batch:
         if isinstance(sample, DataError):
             yield {"id": question.id, "error": str(sample)}

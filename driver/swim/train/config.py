@@ -59,7 +59,10 @@ class TrainConfig(BaseModel):
     fps: greatest sampling rate. max_length: tokens of a sample, longer ones get fewer pixels and frames. released_timing:
     a temporal step lasts 1 s whatever the clip's rate, as in the released code. on_bad_record: "skip" leaves a bad
     record's place empty and lists it in skipped.jsonl, until more than max_bad_fraction are; skip_list: such a file, or
-    that of swim.data.check: those records are left out from the start.
+    that of swim.data.check: those records are left out from the start. eval_grounding: annotated file (NL-Refer, Bench-D,
+    Bench-Q) whose text_loss, mask_loss, pointing and inside are logged with `eval_` every `eval_steps`, by default when a
+    checkpoint is saved; its frames are chosen as in training, and with several processes its first records may count
+    twice, so that all have equally many. eval_root: what its videos are relative to, null for its folder.
     cpu_threads: of this process; null leaves it to torch. demo_report: control run, pictures and summary.json; needs
     one process.
     """
@@ -87,6 +90,8 @@ class TrainConfig(BaseModel):
     on_bad_record: Literal["fail", "skip"] = "fail"
     max_bad_fraction: float = Field(0.01, ge=0, le=1)
     skip_list: str | None = None
+    eval_grounding: str | None = None
+    eval_root: str | None = None
     mask_resolution: int = Field(1, ge=1)
     cache_gb: float = Field(0.0, ge=0)
     cpu_threads: int | None = Field(None, ge=1)
@@ -107,7 +112,7 @@ class TrainConfig(BaseModel):
 
     def trainer_arguments(self) -> SFTConfig:
         """Raises ConfigError for values that the trainer refuses."""
-        arguments = {**self.arguments, **_FIXED_ARGUMENTS}
+        arguments = {**self._evaluation(), **self.arguments, **_FIXED_ARGUMENTS}
         if not torch.cuda.is_available():
             arguments |= {"use_cpu": True, "dataloader_pin_memory": False}
             if "RANK" in os.environ:  # without a backend TrainingArguments takes two CPU processes for one
@@ -116,6 +121,15 @@ class TrainConfig(BaseModel):
             return SFTConfig(output_dir=self.output_dir, **arguments)
         except (TypeError, ValueError, ImportError, OSError) as error:
             raise ConfigError(f"the trainer refuses its arguments: {error}") from None
+
+    def _evaluation(self) -> dict[str, Any]:
+        """When and how many at a time, unless the configuration says so."""
+        if self.eval_grounding is None:
+            return {}
+        saved = {"eval_strategy": self.arguments.get("save_strategy"), "eval_steps": self.arguments.get("save_steps")}
+        every = {name: value for name, value in saved.items() if value not in (None, "no", "best")}
+        batch_size = self.arguments.get("per_device_train_batch_size", 8)
+        return {"eval_strategy": "steps", "eval_steps": 500, **every, "per_device_eval_batch_size": batch_size}
 
     def to_flat(self) -> dict[str, Any]:
         """The resolved configuration in the layout of the YAML."""

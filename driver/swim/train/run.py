@@ -11,7 +11,7 @@ from rich.console import Console
 from transformers.trainer_utils import set_seed
 
 from swim.data.collator import SwimCollator
-from swim.data.mixture import load_mixture
+from swim.data.mixture import load_annotated, load_mixture
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.model import attention_implementation, load_model, lora_config, write_supervision
 from swim.train.run_folder import RunFolder
@@ -52,6 +52,7 @@ def train(config: TrainConfig) -> dict:
         args=arguments,
         data_collator=CountingCollator(collator, config.on_bad_record == "skip"),
         train_dataset=mixture.dataset,
+        eval_dataset=None if config.eval_grounding is None else load_annotated(config.eval_grounding, config.eval_root),
         processing_class=processor,
         peft_config=lora_config(config.lora),
         skipped=skipped,

@@ -80,18 +80,28 @@ class SwimTrainer(SFTTrainer):
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
 
+    def evaluation_loop(self, *args, **kwargs):
+        """Adds the means of the evaluated records to the metrics, where the choice of the best checkpoint sees them."""
+        self._sums.pop("eval", None)
+        output = super().evaluation_loop(*args, **kwargs)
+        output.metrics.update({f"eval_{name}": value for name, value in self._means("eval").items()})
+        return output
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        mode = "train" if self.model.training else "eval"
-        sums = self._sums.pop(mode, None)
-        if sums is not None:
-            prefix = "" if mode == "train" else "eval_"
-            totals = dict(zip(_SUMS, self.accelerator.reduce(sums, "sum").tolist()))
-            logs.update({prefix + name: value for name, value in summarise(totals).items()})
+        if self.model.training:
+            logs.update(self._means("train"))
         if isinstance(self._met, torch.Tensor):
             logs.update(self._add_met())
         super().log(logs, start_time)
         if self.skipped is not None:
             self.skipped.check(self._met_in_run["records"], self._met_in_run["skipped_records"])
+
+    def _means(self, mode: str) -> dict[str, float]:
+        """What all ranks summed since the last time, as means; nothing where nothing was summed."""
+        sums = self._sums.pop(mode, None)
+        if sums is None:
+            return {}
+        return summarise(dict(zip(_SUMS, self.accelerator.reduce(sums, "sum").tolist())))
 
     def _add_met(self) -> dict[str, int]:
         """Adds all ranks' counts to those of the run; returns what is worth a log line."""

@@ -19,6 +19,8 @@ map is here; training and analysis call the same functions. Read it in the order
     config -> plan (which rows, which columns; one copy to the host) -> rows of each supervised layer
            -> fuse the layers -> loss against the masks, pointing and inside -> `supervised_forward`
 
+`log_attention_maps` takes the same rows of any tokens, to look at and to score.
+
 Shapes: B batch, S sequence, Q supervised tokens in the sample with most of them, L supervised layers, N instances,
 T temporal steps, H x W merged grid of one step, K = T * H * W visual tokens of a sample, r mask cells per grid cell
 and side. Q, T, H, W are padded to the largest sample of the batch.
@@ -46,6 +48,8 @@ RELATIVE_FLOOR = 1e-4
 LOG_ZERO = -1e30
 # Keeps a quotient finite where even eps does not.
 TINY = 1e-30
+# Rows that an analysis computes at a time: a long answer of a long video must fit the memory.
+ROWS_AT_ONCE = 16
 
 PRESETS = {
     "paper": {"fusion": "mean", "query": "token", "causal": True, "eps": "auto"},
@@ -163,12 +167,14 @@ class RowPlan:
 
     layers: supervised layers. columns: int64[B, T*H*W], the visual token of each cell, any index in the padding.
     positions: int64[B, Q], the position of each row. blocked: bool[B, Q, S], columns outside the row's softmax.
+    rows_at_once: None is all of them; fewer need less memory, in a loop.
     """
 
     layers: tuple[int, ...]
     positions: torch.Tensor
     columns: torch.Tensor
     blocked: torch.Tensor
+    rows_at_once: int | None = None
 
     def __post_init__(self):
         self.rows = []
@@ -181,7 +187,11 @@ class RowPlan:
         if attention.sliding_window is not None:
             distance = self.positions[..., None] - torch.arange(key.shape[2], device=key.device)
             blocked = blocked | (distance >= attention.sliding_window)
-        return (log_attention_rows(query, key, attention.scaling, self.positions, self.columns, blocked),)
+        if self.rows_at_once is None:
+            return (log_attention_rows(query, key, attention.scaling, self.positions, self.columns, blocked),)
+        parts = zip(self.positions.split(self.rows_at_once, dim=1), blocked.split(self.rows_at_once, dim=1))
+        rows = [log_attention_rows(query, key, attention.scaling, rows, self.columns, hide) for rows, hide in parts]
+        return (torch.cat(rows, dim=1),)
 
     def collect(self, hidden_states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Keeps the rows that a supervised layer returned beside its hidden states; returns the latter."""
@@ -369,6 +379,26 @@ def _cell_columns(grids: list[list[int]], starts: list[int]) -> tuple[torch.Tens
     return cells, torch.where(cells, columns, 0).flatten(1)
 
 
+def _plan_rows(
+    layers: tuple[int, ...],
+    positions: torch.Tensor,
+    real: torch.Tensor,
+    grids: list[list[int]],
+    starts: list[int],
+    causal: bool,
+    place,
+) -> tuple[RowPlan, torch.Tensor]:
+    """(the RowPlan of `positions`, cells bool[B, 1, T, H, W]), put on the device by `place`.
+
+    positions: int64[B, Q]. real: int64[B, S], 0 in the padding. grids, starts: as _locate_grids finds them.
+    """
+    cells, columns = _cell_columns(grids, starts)
+    blocked = (real == 0)[:, None, :].expand(-1, positions.shape[1], -1)
+    if causal:
+        blocked = blocked | (torch.arange(real.shape[1]) > positions[..., None])
+    return RowPlan(layers, place(positions), place(columns), place(blocked)), place(cells[:, None])
+
+
 def plan_supervision(
     model_config,
     config: AttentionSupervisionConfig,
@@ -391,7 +421,6 @@ def plan_supervision(
     merge_size = model_config.vision_config.spatial_merge_size
     grids, starts, all_grids = _locate_grids(host, tokens, merge_size)
     steps = max(grid[0] for grid in grids)
-    cells, columns = _cell_columns(grids, starts)
 
     # Row j of a sample is its j-th supervised token. The rows of shorter samples are padded; the last position sees
     # every real column, so that a padded row is finite.
@@ -400,16 +429,14 @@ def plan_supervision(
     used = tokens.gather(1, order)
     positions = torch.where(used, order - int(config.query == "previous"), input_ids.shape[1] - 1)
     pairs = steps_of.gather(1, order[..., None].expand(-1, -1, steps_of.shape[2]))[..., :steps] & used[..., None]
-    blocked = (host["real"] == 0)[:, None, :].expand(-1, row_count, -1)
-    if config.causal:
-        blocked = blocked | (torch.arange(input_ids.shape[1]) > positions[..., None])
     predicting = F.pad(host["labels"][:, 1:] != IGNORE, (0, 1)).flatten().nonzero().flatten()
 
     place = partial(_to_device, device=input_ids.device)
     layers = config.layers_of(model_config.text_config.num_hidden_layers)
+    rows, cells = _plan_rows(layers, positions, host["real"], grids, starts, config.causal, place)
     return SupervisionPlan(
-        rows=RowPlan(layers, place(positions), place(columns), place(blocked)),
-        cells=place(cells[:, None]),
+        rows=rows,
+        cells=cells,
         grid=place(torch.tensor(grids)),
         instances=place(torch.where(used, host["instances"].gather(1, order), 0)),
         pairs=place(pairs),
@@ -578,7 +605,9 @@ def grounding_sums(attention: torch.Tensor, ins_masks: torch.Tensor, plan: Super
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def encode_vision(model, pixel_values, pixel_values_videos, plan: SupervisionPlan) -> tuple[dict, torch.Tensor]:
+def encode_vision(
+    model, pixel_values, pixel_values_videos, image_grids: list[list[int]], video_grids: list[list[int]]
+) -> tuple[dict, torch.Tensor]:
     """Runs the vision tower once: images and videos in one call, a minimal dummy grid when there is neither.
 
     Returns (mm_encoder_outputs for the model's forward, an exact zero that keeps a dummy call in the graph). Under
@@ -586,7 +615,7 @@ def encode_vision(model, pixel_values, pixel_values_videos, plan: SupervisionPla
     """
     visual, merge_size = model.model.visual, model.model.visual.spatial_merge_size
     pixels = [part for part in (pixel_values, pixel_values_videos) if part is not None]
-    grids = plan.image_grids + plan.video_grids
+    grids = image_grids + video_grids
     if not pixels:
         config = model.config.vision_config
         patch_size = config.in_channels * config.temporal_patch_size * config.patch_size**2
@@ -594,10 +623,10 @@ def encode_vision(model, pixel_values, pixel_values_videos, plan: SupervisionPla
     device, dtype = model.get_input_embeddings().weight.device, visual.dtype
     pixels = torch.cat([part.to(device, dtype) for part in pixels])
     embeddings = visual(pixels, grid_thw=_to_device(torch.tensor(grids), device)).pooler_output
-    if not plan.image_grids and not plan.video_grids:
+    if not image_grids and not video_grids:
         return {}, embeddings.float().sum() * 0.0
     parts = embeddings.split([math.prod(grid) // merge_size**2 for grid in grids])
-    images = len(plan.image_grids)
+    images = len(image_grids)
     outputs = {"image": parts[:images], "video": parts[images:]}
     outputs = {kind: BaseModelOutputWithPooling(pooler_output=part) for kind, part in outputs.items() if part}
     return outputs, embeddings.new_zeros(())
@@ -655,7 +684,9 @@ def supervised_forward(
     )
     connected_zero = 0.0
     if mm_encoder_outputs is None:
-        mm_encoder_outputs, connected_zero = encode_vision(model, pixel_values, pixel_values_videos, plan)
+        mm_encoder_outputs, connected_zero = encode_vision(
+            model, pixel_values, pixel_values_videos, plan.image_grids, plan.video_grids
+        )
     outputs = model.model(
         input_ids=input_ids,
         attention_mask=attention_mask,
@@ -679,3 +710,73 @@ def supervised_forward(
         hidden_states=outputs.hidden_states,
         attentions=outputs.attentions,
     )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Analysis
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def log_attention_maps(
+    model,
+    positions: torch.Tensor,
+    layers: list[int] | None = None,
+    *,
+    input_ids,
+    attention_mask=None,
+    pixel_values=None,
+    pixel_values_videos=None,
+    image_grid_thw=None,
+    video_grid_thw=None,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log_maps float32[B, Q, L, T, H, W], cells bool[B, 1, T, H, W]): where chosen tokens look, layer by layer.
+
+    positions: int64[B, Q], tokens behind the sample's one visual block, -1 in the padding. layers: L decoder layers,
+    None for the supervised ones. The rest are arguments of the stock forward.
+
+    exp(log_maps) is the mean over heads of the model's own attention, the share of the token's whole attention that a
+    cell gets: what eager attention returns with `output_attentions`, under any attention implementation and without a
+    term in S^2. Cells outside the sample's grid, and the rows of the padding, mean nothing there: see `cells`.
+    Raises ValueError for a position outside the text behind the visual block and for a layer beyond the model.
+    """
+    config = AttentionSupervisionConfig.from_dict(getattr(model.config, "attention_supervision", None))
+    if layers is not None:
+        config.layers = list(layers)
+    layers = config.layers_of(model.config.text_config.num_hidden_layers)
+    no_grid = input_ids.new_zeros((0, 3))
+    host = _to_host(
+        {
+            "kinds": (input_ids == model.config.image_token_id) + 2 * (input_ids == model.config.video_token_id).long(),
+            "real": torch.ones_like(input_ids) if attention_mask is None else attention_mask != 0,
+            "positions": positions.to(input_ids.device),
+            "mask_index": input_ids.new_zeros((len(input_ids), 0, 0)),
+            "images": no_grid if image_grid_thw is None else image_grid_thw,
+            "videos": no_grid if video_grid_thw is None else video_grid_thw,
+        }
+    )
+    chosen, length = host["positions"], input_ids.shape[1]
+    outside = chosen[(chosen < -1) | (chosen >= length)].tolist()
+    _require(not outside, f"positions: expected tokens below {length}, or -1, found {outside[:5]}")
+    tokens = torch.zeros(len(chosen), length + 1, dtype=torch.bool).scatter_(1, chosen.where(chosen >= 0, length), True)
+    grids, starts, _ = _locate_grids(host, tokens[:, :length], model.config.vision_config.spatial_merge_size)
+    place = partial(_to_device, device=input_ids.device)
+    plan, cells = _plan_rows(layers, chosen.where(chosen >= 0, length - 1), host["real"], grids, starts, True, place)
+    plan.rows_at_once = ROWS_AT_ONCE
+    encoded, _ = encode_vision(
+        model, pixel_values, pixel_values_videos, host["images"].tolist(), host["videos"].tolist()
+    )
+    model.model(
+        input_ids=input_ids,
+        # without padding no mask is needed; SDPA would make one of S x S
+        attention_mask=None if bool(host["real"].all()) else attention_mask,
+        image_grid_thw=image_grid_thw,
+        video_grid_thw=video_grid_thw,
+        mm_encoder_outputs=encoded,
+        attention_rows=plan,
+        use_cache=False,
+        **kwargs,
+    )
+    maps = torch.stack(plan.rows, dim=2)
+    return maps.view(*maps.shape[:3], *cells.shape[2:]), cells

@@ -1,0 +1,284 @@
+"""Shows where a model looks: pictures, an overlay video and the raw maps of the words of a question and its answer.
+
+    python -m swim.attention.visualize --model output/demo --video clip.mp4 --prompt "What does the <ins>dog</ins> do?"
+    python -m swim.attention.visualize --model SWIM --base BASE --records train.json --record 12 --words
+
+Tagged nouns are shown; `--phrase` adds any words of the question or the answer, `--words` every word of the answer. With
+`--records` an annotated file (NL-Refer, Bench-D, Bench-Q) gives clip, question and the masks to outline. With `--base`
+the same words are shown for both models. Without arguments: the demo's model and its text-only control on a held-out clip.
+
+Writes into --output: sheet.png (words by frames), layers_N.png (layers by frames, for each word), overlay.mp4, and
+maps.npz with maps.json: the raw maps, float32[Q, L, T, H, W] of each model, and what they are maps of.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from rich.console import Console
+from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
+
+from swim.attention.maps import TINY, Reading, Word, extract, fuse, read_words
+from swim.attention.overlay import write_overlay
+from swim.attention.pictures import Row, Scale, draw_sheet
+from swim.data.bench import parse_annotated
+from swim.data.collator import SwimCollator
+from swim.data.errors import DataError
+from swim.data.records import Record, Turn, locate
+from swim.data.streaming import stream_records
+from swim.data.tags import strip_tags
+from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
+from swim.files import write_atomically
+from swim.infer.command import DEMO_MODEL
+from swim.infer.generate import generate_tokens
+from swim.infer.load import load_for_inference
+from swim.infer.options import add_data_options, data_settings
+from swim.infer.questions import visual_record
+from swim.train.config import load_config
+
+NORMALISATIONS = {
+    "share": "share of the clip's attention",
+    "clipped": "share of the clip's attention, colours end at 99 % of the cells",
+    "relative": "times the mean of all words behind the video",
+}
+
+console = Console(soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class View:
+    """What one model's words look at. maps: float32[Q, L, T, H, W]. heat: float32[Q, T, H, W], as it is drawn; layer_heat:
+    the same of each layer. seconds: that the maps took, peak_bytes: of the GPU meanwhile, None on a CPU."""
+
+    name: str
+    maps: torch.Tensor
+    heat: torch.Tensor
+    layer_heat: torch.Tensor
+    seconds: float
+    peak_bytes: int | None
+
+
+def view(model, name: str, reading: Reading, layers: list[int], normalisation: str = "share") -> View:
+    """The maps of a reading's words, and their heat by one of NORMALISATIONS."""
+    spans = [(word.start, word.end) for word in reading.words]
+    behind = _behind_visual(model.config, reading) if normalisation == "relative" else []
+    on_gpu = model.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(model.device)
+    begun = time.monotonic()
+    maps = extract(model, reading.inputs, spans + behind, layers)
+    seconds = time.monotonic() - begun
+    peak_bytes = torch.cuda.max_memory_allocated(model.device) if on_gpu else None
+    heat = fuse(maps, model.config)
+    layer_heat = maps / maps.sum((2, 3, 4), keepdim=True).clamp_min(TINY)
+    if behind:
+        heat, layer_heat = (_relative(part, len(spans)) for part in (heat, layer_heat))
+    count = len(spans)
+    return View(name, maps[:count], heat[:count], layer_heat[:count], seconds, peak_bytes)
+
+
+def _behind_visual(config, reading: Reading) -> list[tuple[int, int]]:
+    """Every token behind the visual block, each alone."""
+    ids = reading.inputs["input_ids"][0]
+    last = int(torch.isin(ids, torch.tensor([config.image_token_id, config.video_token_id])).nonzero()[-1])
+    return [(place, place + 1) for place in range(last + 1, len(ids))]
+
+
+def _relative(maps: torch.Tensor, words: int) -> torch.Tensor:
+    """Maps divided by the mean of those after the first `words`: what every word looks at, such as a sink, becomes 1.
+
+    A tenth of a uniform map on both sides keeps cells that nothing looks at from becoming large.
+    """
+    floor = 0.1 / maps.shape[-3:].numel()
+    return (maps + floor) / (maps[words:].mean(0) + floor)
+
+
+def colour_scale(views: list[View], normalisation: str, layers: bool = False) -> Scale:
+    """One scale for everything in a picture."""
+    values = torch.cat([(part.layer_heat if layers else part.heat).flatten() for part in views])
+    highest = np.quantile(values.numpy(), 0.99) if normalisation == "clipped" else values.max()
+    label = NORMALISATIONS[normalisation]
+    return Scale(
+        label.replace("clip's attention", "clip's attention in a layer") if layers else label, float(highest) or 1.0
+    )
+
+
+def write_views(folder: Path, reading: Reading, views: list[View], layers: list[int], normalisation: str, about: dict):
+    """Writes the pictures, the overlay and the raw maps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words, sample = reading.words, reading.sample
+    scale = colour_scale(views, normalisation)
+    rows = [_row(word, part, part.heat[n], views) for n, word in enumerate(words) for part in views]
+    heading = f"{about['prompt']}\n{reading.answer}"
+    draw_sheet(folder / "sheet.png", sample, rows, scale, heading)
+    write_overlay(
+        folder / "overlay.mp4", sample, rows, scale, columns=len(views) if len(views) > 1 else min(3, len(rows))
+    )
+    layer_scale = colour_scale(views, normalisation, layers=True)
+    for n, word in enumerate(words):
+        named = [
+            (f"layer {layer}", part, part.layer_heat[n, place]) for place, layer in enumerate(layers) for part in views
+        ]
+        named += [("all layers", part, part.heat[n]) for part in views]
+        lines = [Row(_title(label, part, views), heat.numpy(), _outlined(word)) for label, part, heat in named]
+        draw_sheet(folder / f"layers_{n}.png", sample, lines, layer_scale, word.label)
+    _write_raw(folder, reading, views, layers, {**about, "normalisation": normalisation})
+
+
+def _row(word: Word, part: View, heat: torch.Tensor, views: list[View]) -> Row:
+    return Row(_title(word.label, part, views), heat.numpy(), _outlined(word))
+
+
+def _title(label: str, part: View, views: list[View]) -> str:
+    return label if len(views) == 1 else f"{label} ({part.name})"
+
+
+def _outlined(word: Word) -> tuple[int, ...]:
+    return () if word.instance is None else (word.instance,)
+
+
+def _write_raw(folder: Path, reading: Reading, views: list[View], layers: list[int], about: dict):
+    clip = reading.sample.clip
+    names = ["maps", "base_maps"][: len(views)]
+    np.savez_compressed(folder / "maps.npz", **{name: part.maps.numpy() for name, part in zip(names, views)})
+    facts = {
+        **about,
+        "answer": reading.answer,
+        "words": [asdict(word) for word in reading.words],
+        "layers": layers,
+        "frame_numbers": clip.numbers,
+        "fps": clip.fps,
+        "shape": list(views[0].maps.shape),
+        "meaning": "share of a word's whole attention: mean over heads and over the word's tokens",
+        "seconds": [round(part.seconds, 3) for part in views],
+        "gpu_peak_bytes": [part.peak_bytes for part in views],
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+    }
+    write_atomically(folder / "maps.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def asked_record(options: argparse.Namespace) -> Record:
+    """The record of the command line, tags kept; the demo's when there is none. Raises ValueError, DataError."""
+    given = [name for name in ("video", "image", "records") if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise ValueError(f"give only one of --{' and --'.join(given)}")
+    if not given:
+        if options.prompt is not None:
+            raise ValueError("--prompt needs --video or --image")
+        path = make_demo_inputs(load_config(DEMO_CONFIG).demo).held_out_json
+        return _recorded(path, path.parent, "0")
+    if options.records is not None:
+        path = Path(options.records)
+        return _recorded(path, options.video_root or path.parent, options.record)
+    if options.prompt is None:
+        raise ValueError(
+            '--prompt is missing: what should be asked? For example --prompt "What does the <ins>dog</ins> do?"'
+        )
+    video, image = (None if path is None else locate(path, ".") for path in (options.video, options.image))
+    record = visual_record(f"--{given[0]}", video, image, options.prompt, options.folder_fps)
+    text, spans = strip_tags(options.prompt)
+    return replace(record, turns=[Turn("user", text, spans, [0] * len(spans)), record.turns[1]])
+
+
+def _recorded(path: Path, root: str | Path, key: str) -> Record:
+    """The record of that id or index, else at that position. Raises DataError when there is none."""
+    at_position = None
+    for position, raw in enumerate(stream_records(path)):
+        where = f"{path}, record {position}"
+        if key in (str(raw.get("id")), str(raw.get("index"))):
+            return parse_annotated(raw, where, root)
+        if key == str(position):
+            at_position = (raw, where)
+    if at_position is None:
+        raise DataError(f"no record has the id, index or position {key!r}; fix --record", str(path))
+    return parse_annotated(*at_position, root)
+
+
+def _layers(text: str | None, model_config) -> list[int]:
+    """--layers as a list: "all", "2,7,12", or None for those of the checkpoint."""
+    count = model_config.text_config.num_hidden_layers
+    config = AttentionSupervisionConfig.from_dict(getattr(model_config, "attention_supervision", None))
+    if text is not None:
+        try:
+            config.layers = list(range(count)) if text == "all" else [int(part) for part in text.split(",")]
+        except ValueError:
+            raise ValueError(f'--layers: expected "all" or numbers such as 2,7,12, found {text!r}') from None
+    return list(config.layers_of(count))
+
+
+def show(options: argparse.Namespace) -> Path:
+    """Reads, asks, looks and draws. Raises ValueError, DataError."""
+    record = asked_record(options)
+    model, processor = load_for_inference(options.model)
+    layers = _layers(options.layers, model.config)
+    collator = SwimCollator(processor, model.config, data_settings(options))
+    sample = collator.read(record)
+    answer = next(generate_tokens(model, collator, [sample], max_new_tokens=options.max_new_tokens))
+    reading = read_words(collator, sample, answer, options.phrase, options.words)
+    if not reading.words:
+        raise ValueError("nothing to show: tag a noun (<ins>dog</ins>), or give --phrase or --words")
+    views = [view(model, Path(options.model).name, reading, layers, options.normalise)]
+    del model
+    if options.base is not None:
+        base, _ = load_for_inference(options.base)
+        views.append(view(base, Path(options.base).name, reading, layers, options.normalise))
+    about = {
+        "model": str(options.model),
+        "base": options.base,
+        "source": str(record.path),
+        "prompt": record.turns[0].text,
+        "data": asdict(data_settings(options)),
+    }
+    folder = Path(options.output)
+    write_views(folder, reading, views, layers, options.normalise, about)
+    for part in views:
+        gpu = "" if part.peak_bytes is None else f", GPU peak {part.peak_bytes / 1e9:.2f} GB"
+        megabytes = part.maps.numel() * 4 / 1e6
+        console.print(f"{part.name}: maps {list(part.maps.shape)}, {megabytes:.1f} MB, in {part.seconds:.2f} s{gpu}")
+    console.print(f"{record.turns[0].text}\n{reading.answer}", style="bold")
+    console.print(f"written: {folder}/sheet.png, layers_*.png, overlay.mp4, maps.npz, maps.json")
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name")
+    parser.add_argument("--base", help="a second model to show beside the first")
+    parser.add_argument("--video", help="video file, folder of frames, image or URL")
+    parser.add_argument("--image", help="image file or URL")
+    parser.add_argument("--folder_fps", type=float, help="rate of a frame folder")
+    parser.add_argument("--prompt", help="the question; tagged nouns are shown")
+    parser.add_argument("--records", help="annotated JSON file instead of --video and --prompt")
+    parser.add_argument("--record", default="0", help="id, index or position in --records")
+    parser.add_argument("--video_root", help="what the records' videos are relative to (default: the file's folder)")
+    parser.add_argument(
+        "--phrase", action="append", default=[], help="words of the question or the answer; may be repeated"
+    )
+    parser.add_argument("--words", action="store_true", help="every word of the answer")
+    parser.add_argument("--layers", help='"all" or numbers such as 2,7,12 (default: those of the checkpoint)')
+    parser.add_argument("--normalise", choices=NORMALISATIONS, default="share", help="what the colours mean")
+    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--output", default="output/attention")
+    add_data_options(parser)
+    options = parser.parse_args(arguments)
+    control = Path(DEMO_MODEL) / "text_only"
+    is_demo = options.model == DEMO_MODEL and not any((options.video, options.image, options.records))
+    if is_demo and options.base is None and control.is_dir():
+        options.base = str(control)
+    try:
+        show(options)
+    except (DataError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

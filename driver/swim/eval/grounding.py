@@ -1,0 +1,301 @@
+"""Grounding: does a model look at the object that is named?
+
+    python -m swim.eval.grounding --model BASE SWIM --data refined-VideoRefer-Bench-D.json --video_root DIR --output DIR
+
+Scores the attention of every tagged noun against the masks of an annotated file (NL-Refer, Bench-D, Bench-Q), for nouns
+of the question and of the answer apart, at each layer and fused; with two models or more, the differences. Writes
+report.json, and for each model a folder with one line per record; an interrupted run goes on when the same command is
+given again. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from rich.table import Table
+
+from swim.attention.grounding import FIXED_THRESHOLD, FUSED, SCORES, THRESHOLDS, ground
+from swim.data.bench import parse_annotated
+from swim.data.errors import DataError, Reason
+from swim.data.records import Record
+from swim.data.sample import DataSettings
+from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
+from swim.eval.command import console, read_items, today
+from swim.eval.stats import WeightedMeans, bootstrap_means
+from swim.files import write_atomically
+from swim.infer.answers import AnswerStore, Question
+from swim.infer.command import DEMO_MODEL
+from swim.infer.local import work_locally
+from swim.infer.options import add_data_options, data_settings
+from swim.infer.questions import ItemFile
+from swim.train.config import load_config
+from swim.train.run_folder import CONFIG_FILE
+
+KINDS = ("question", "answer", "all")
+COLUMNS = (*SCORES, "miou_fixed", "miou_best")
+
+
+def score_file(
+    model: str, file: ItemFile, settings: DataSettings, layers: list[int] | None, folder: Path, workers: int
+):
+    """({id: scores of `ground`}, {id: reason of failure}) of one model; None on every process but the first.
+
+    Raises ValueError when `folder` holds another evaluation.
+    """
+    facts = {"file": file.path.name, "sha256": file.sha256, "records": len(file.items)}
+    asked = {"model": model, "data": facts, "layers": layers, "reading": asdict(settings)}
+    state = PartialState()
+    store = AnswerStore(folder, asked, state.process_index)
+    questions = [Question(key, record) for key, record in file.items.items()]
+
+    def work(model, collator, samples) -> Iterator[dict]:
+        return (ground(model, collator, sample, layers) for sample in samples)
+
+    work_locally(questions, model, settings, store, work, workers=workers)
+    state.wait_for_everyone()
+    return (store.finish(questions), store.write_errors(questions)) if state.is_main_process else None
+
+
+def summarise(scores: dict[str, dict]) -> dict[str, dict]:
+    """For "question", "answer" and "all" mentions: counts, chance and, for each map, values with 95 % intervals.
+
+    Means are over (noun token, step) pairs; records are what the intervals draw. miou_best is at the one threshold of
+    THRESHOLDS that is best for the whole file, which is named.
+    """
+    return {kind: _summary(_parts(scores, kind)) for kind in KINDS}
+
+
+def _parts(scores: dict[str, dict], kind: str) -> dict[str, dict]:
+    """The scores of one kind by record; "all" is the mean of both, by their pairs."""
+    if kind != "all":
+        return {key: entry[kind] for key, entry in scores.items()}
+    return {key: _together(entry["question"], entry["answer"]) for key, entry in scores.items()}
+
+
+def _together(first: dict, second: dict) -> dict:
+    counts = {name: first[name] + second[name] for name in ("pairs", "left_out")}
+    used = [part for part in (first, second) if part["pairs"]]
+    if len(used) < 2:
+        return {**(used[0] if used else first), **counts}
+    weights = [part["pairs"] / counts["pairs"] for part in used]
+
+    def mean(values):
+        return np.average(np.asarray(values), axis=0, weights=weights).tolist()
+
+    maps = {
+        name: {score: mean([part["maps"][name][score] for part in used]) for score in first["maps"][name]}
+        for name in first["maps"]
+    }
+    return {**counts, "chance": mean([part["chance"] for part in used]), "maps": maps}
+
+
+def _summary(parts: dict[str, dict]) -> dict:
+    used = [part for part in parts.values() if part["pairs"]]
+    summary = {
+        "records": len(used),
+        "records_without_pairs": len(parts) - len(used),
+        "pairs": sum(part["pairs"] for part in used),
+        "left_out": sum(part["left_out"] for part in parts.values()),
+    }
+    if not used:
+        return summary
+    summary["chance"] = _rounded(np.average([part["chance"] for part in used], weights=[p["pairs"] for p in used]))
+    summary["maps"] = {}
+    for name in used[0]["maps"]:
+        means, best = _means(used, name)
+        values = {
+            column: {
+                "value": _rounded(means.value[n]),
+                "interval_95": [_rounded(means.low[n]), _rounded(means.high[n])],
+            }
+            for n, column in enumerate(COLUMNS)
+        }
+        values["miou_fixed"]["threshold"] = FIXED_THRESHOLD
+        values["miou_best"]["threshold"] = THRESHOLDS[best]
+        summary["maps"][name] = values
+    return summary
+
+
+def _means(used: list[dict], name: str) -> tuple[WeightedMeans, int]:
+    """Means of COLUMNS over records, and the place of the best threshold."""
+    pairs = np.array([part["pairs"] for part in used])
+    overlaps = np.array([part["maps"][name]["iou"] for part in used])
+    best = int((pairs @ overlaps).argmax())
+    columns = [[part["maps"][name][score] for part in used] for score in SCORES]
+    columns += [overlaps[:, THRESHOLDS.index(FIXED_THRESHOLD)], overlaps[:, best]]
+    return bootstrap_means(np.array(columns).T, pairs), best
+
+
+def compare(first: dict[str, dict], second: dict[str, dict]) -> dict[str, dict]:
+    """For each kind, of the fused map: second minus first over the records that both scored, with 95 % intervals."""
+    result = {}
+    for kind in KINDS:
+        parts = [_parts(scores, kind) for scores in (first, second)]
+        both = [key for key in parts[0] if all(part.get(key, {}).get("pairs") for part in parts)]
+        if both:
+            means = [_means([part[key] for key in both], FUSED)[0] for part in parts]
+            draws = means[1].draws - means[0].draws
+            low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+            difference = means[1].value - means[0].value
+            result[kind] = {"records": len(both)} | {
+                column: {"difference": _rounded(difference[n]), "interval_95": [_rounded(low[n]), _rounded(high[n])]}
+                for n, column in enumerate(COLUMNS)
+            }
+    return result
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)
+
+
+def print_report(report: dict, output: Path):
+    models = report["models"]
+    for kind in KINDS[:2] if any(entry["scores"]["answer"]["pairs"] for entry in models.values()) else KINDS[:1]:
+        table = Table(title=f"grounding of {kind} mentions, {report['data']['file']}, fused layers")
+        table.add_column("")
+        for name in models:
+            table.add_column(name, justify="right")
+        for other in report["differences"]:
+            table.add_column(f"{other['second']} - {other['first']}", justify="right")
+        for column in COLUMNS:
+            cells = [_cell(entry["scores"][kind], column) for entry in models.values()]
+            changes = [other["fused"].get(kind, {}).get(column) for other in report["differences"]]
+            table.add_row(column, *cells, *("" if c is None else _with_interval(c["difference"], c) for c in changes))
+        counted = [entry["scores"][kind] for entry in models.values()]
+        table.add_row("chance", *(f"{part.get('chance', float('nan')):.3f}" for part in counted), style="dim")
+        table.add_row("pairs", *(f"{part['pairs']:,}" for part in counted), style="dim")
+        console.print(table)
+    for name, entry in models.items():
+        layers = entry["scores"]["all"].get("maps", {})
+        pointing = ", ".join(f"{layer} {scores['pointing']['value']:.3f}" for layer, scores in layers.items())
+        console.print(f"{name}: pointing by layer: {pointing}")
+        missed, failed = entry["scores"]["all"]["records_without_pairs"], len(entry["errors"])
+        if missed:
+            console.print(
+                f"{name}: {missed} record(s) show no annotated frame or object; --keep_annotated_frames shows more"
+            )
+        if failed:
+            console.print(
+                f"{name}: {failed} record(s) could not be read, see {entry['folder']}/errors.jsonl", style="red"
+            )
+    if report["records_without_annotation"]:
+        console.print(f"{report['records_without_annotation']} record(s) have no mask and were left out")
+    told = "the sampler knows" if report["keep_annotated_frames"] else "the sampler does not know"
+    console.print(f"{told} which frames are annotated. Written: {output}/report.json")
+
+
+def _cell(scores: dict, column: str) -> str:
+    if "maps" not in scores:
+        return "-"
+    entry = scores["maps"][FUSED][column]
+    return _with_interval(entry["value"], entry)
+
+
+def _with_interval(value: float, entry: dict) -> str:
+    low, high = entry["interval_95"]
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def model_names(models: list[str]) -> list[str]:
+    """A short name for each, by which its folder goes: the last part of the path, or the last two where that is shared.
+
+    Raises ValueError for a model that is given twice.
+    """
+    for parts in (1, 2):
+        names = ["_".join(Path(model).parts[-parts:]) for model in models]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"--model: expected different models, found {' '.join(models)}")
+
+
+def reading_settings(options: argparse.Namespace) -> DataSettings:
+    """The same for all models: as the first one that we trained was trained, unless options say otherwise."""
+    trained = [model for model in options.model if (Path(model) / CONFIG_FILE).exists()]
+    settings = data_settings(argparse.Namespace(**{**vars(options), "model": [*trained, *options.model][0]}))
+    return replace(settings, keep_annotated_frames=options.keep_annotated_frames)
+
+
+def _parse(raw: dict, where: str, root: str | Path) -> Record | None:
+    """The record, None for one without masks."""
+    try:
+        return parse_annotated(raw, where, root)
+    except DataError as error:
+        if error.reason == Reason.NO_MASK:
+            return None
+        raise
+
+
+def evaluate(options: argparse.Namespace) -> dict | None:
+    """The report; None on every process but the first. Raises ValueError, DataError."""
+    names = model_names(options.model)
+    path = options.data or make_demo_inputs(load_config(DEMO_CONFIG).demo).held_out_json
+    whole = read_items(path, options.video_root, _parse, options.limit)
+    file = replace(whole, items={key: record for key, record in whole.items.items() if record is not None})
+    if not file.items:
+        raise DataError("no record has a usable mask: nothing to score", str(path))
+    settings, output = reading_settings(options), Path(options.output)
+    folders = {name: output / name for name in names}
+    found = {
+        name: score_file(model, file, settings, options.layers, folders[name], options.workers)
+        for name, model in zip(names, options.model)
+    }
+    if not PartialState().is_main_process:
+        return None
+    first = names[0]
+    report = {
+        "benchmark": "grounding",
+        "date": today(),
+        "data": {"file": file.path.name, "sha256": file.sha256, "records": len(file.items)},
+        "records_without_annotation": len(whole.items) - len(file.items),
+        "keep_annotated_frames": options.keep_annotated_frames,
+        "reading": asdict(settings),
+        "models": {
+            name: {
+                "model": model,
+                "folder": str(folders[name]),
+                "scores": summarise(found[name][0]),
+                "errors": found[name][1],
+            }
+            for name, model in zip(names, options.model)
+        },
+        "differences": [
+            {"first": first, "second": name, "fused": compare(found[first][0], found[name][0])} for name in names[1:]
+        ],
+    }
+    write_atomically(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    demo = [str(Path(DEMO_MODEL) / "text_only"), DEMO_MODEL]
+    parser.add_argument("--model", nargs="+", default=demo, help="one or more; differences are against the first")
+    parser.add_argument("--data", help="annotated JSON file (default: the demo's held-out records)")
+    parser.add_argument("--video_root", help="what the records' videos are relative to (default: the file's folder)")
+    parser.add_argument("--output", default="output/grounding")
+    parser.add_argument("--layers", type=int, nargs="+", help="decoder layers (default: those of each checkpoint)")
+    parser.add_argument("--limit", type=int, help="the first N records only")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
+    parser.add_argument(
+        "--keep_annotated_frames", action="store_true", help="tell the frame sampler which frames are annotated"
+    )
+    add_data_options(parser)
+    options = parser.parse_args(arguments)
+    try:
+        report = evaluate(options)
+    except (DataError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if report is None:
+        return 0
+    print_report(report, Path(options.output))
+    return int(any(entry["errors"] for entry in report["models"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

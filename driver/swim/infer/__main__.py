@@ -1,0 +1,121 @@
+"""Asks a model about a video or an image: one question, or a file of many.
+
+    python -m swim.infer --model output/demo --video clip.mp4 --prompt "Describe the <ins>dog</ins>."
+    python -m swim.infer --model output/demo --batch questions.jsonl --output output/infer
+
+--video takes a video file, a folder of frames, an image or a URL; tags are optional. The answer is streamed to stdout.
+Without arguments the demo's checkpoint is asked about one of its held-out clips.
+
+A line of --batch: {"video" or "image": ..., "prompt": ..., "id"?: ..., "fps"?: rate of a frame folder}. Videos are
+relative to --video_root. answers.jsonl holds {"id", "answer"} in the order of the file, errors.jsonl {"id", "error"}
+for what could not be read or answered; the status is then 1. An interrupted run goes on when the same command is given
+again, and asks again what failed. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from accelerate import PartialState
+
+from swim.data.collator import SwimCollator
+from swim.data.errors import DataError
+from swim.data.records import Record, locate, parse_record
+from swim.data.sample import SampleReader
+from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
+from swim.infer.answers import ANSWERS_FILE, ERRORS_FILE, Question
+from swim.infer.command import DEMO_MODEL, add_answer_options, answer_questions
+from swim.infer.generate import stream_answer
+from swim.infer.load import load_for_inference
+from swim.infer.options import data_settings
+from swim.infer.questions import read_questions, visual_record
+from swim.llm import ServiceRefuses
+from swim.train.config import DemoOptions, load_config
+
+
+def demo_record(demo: DemoOptions | None = None) -> Record:
+    """The question about the first of the demo's held-out clips, made when missing, by default of the shipped demo."""
+    path = make_demo_inputs(demo or load_config(DEMO_CONFIG).demo).held_out_json
+    raw = json.loads(path.read_text(encoding="utf-8"))[0]
+    record = parse_record(raw, f"{path}, record 0", path.parent)
+    return visual_record(record.where, record.path, None, record.turns[0].text)
+
+
+def asked_record(options: argparse.Namespace) -> Record:
+    """The question of the command line, or the demo's when there is none. Raises ValueError, DataError."""
+    if options.video is None and options.image is None:
+        if options.prompt is not None:
+            raise ValueError("--prompt needs --video or --image")
+        record = demo_record()
+        print(f"{record.path}: {record.turns[0].text}", file=sys.stderr)
+        return record
+    if options.video is not None and options.image is not None:
+        raise ValueError("give either --video or --image")
+    if options.prompt is None:
+        raise ValueError('--prompt is missing: what should be asked? For example --prompt "Describe the video."')
+    if options.folder_fps is not None and not options.folder_fps > 0:
+        raise ValueError(f"--folder_fps must be positive, found {options.folder_fps:g}")
+    video, image = (None if path is None else locate(path, ".") for path in (options.video, options.image))
+    where = "--video" if image is None else "--image"
+    record = visual_record(where, video, image, options.prompt, options.folder_fps)
+    if isinstance(record.path, Path):  # before a model is loaded, which takes its time
+        SampleReader(data_settings(options)).check_files(record)
+    return record
+
+
+def answer_one(options: argparse.Namespace) -> int:
+    """Streams the answer to stdout."""
+    if options.backend != "local":
+        raise ValueError("--backend openai answers --batch only")
+    record = asked_record(options)
+    if not PartialState().is_main_process:
+        return 0
+    model, processor = load_for_inference(options.model)
+    collator = SwimCollator(processor, model.config, data_settings(options))
+    for piece in stream_answer(model, collator, collator.read(record), options.max_new_tokens):
+        print(piece, end="", flush=True)
+    print()
+    return 0
+
+
+def answer_batch(options: argparse.Namespace) -> int:
+    """Answers the lines of --batch into --output."""
+    if any(value is not None for value in (options.video, options.image, options.prompt)):
+        raise ValueError("--batch holds the questions; leave out --video, --image and --prompt")
+    file = read_questions(options.batch, options.video_root)
+    questions = [Question(key, record) for key, record in file.items.items()]
+    store = answer_questions(options, file, questions, "the line's own prompt")
+    if not PartialState().is_main_process:
+        return 0
+    answers, errors = store.finish(questions), store.write_errors(questions)
+    print(f"{len(answers)} of {len(questions)} questions are answered. Written: {store.folder / ANSWERS_FILE}")
+    if errors:
+        print(f"{len(errors)} could not be answered, see {store.folder / ERRORS_FILE}", file=sys.stderr)
+    return int(len(answers) < len(questions))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="swim.infer", description=__doc__.splitlines()[0])
+    parser.add_argument("--video", help="video file, folder of frames, image or URL")
+    parser.add_argument("--image", help="image, or the URL of one whose name does not say so")
+    parser.add_argument("--prompt", help="the question; <ins> tags are optional")
+    parser.add_argument("--folder_fps", type=float, help="rate of a folder of frames (default: 24)")
+    parser.add_argument("--batch", help=".jsonl file of questions")
+    parser.add_argument("--video_root", help="what the videos of --batch are relative to (default: the file's folder)")
+    parser.add_argument("--output", default="output/infer", help="folder of the answers to --batch")
+    add_answer_options(parser, max_new_tokens=512)
+    options = parser.parse_args(arguments)
+    try:
+        if options.model == DEMO_MODEL and options.backend == "local" and not Path(DEMO_MODEL).exists():
+            raise ValueError(
+                f"no model at {DEMO_MODEL} yet: name one with --model, or train the demo's with run_sft.sh"
+            )
+        return answer_one(options) if options.batch is None else answer_batch(options)
+    except (DataError, ValueError, ServiceRefuses) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

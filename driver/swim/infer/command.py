@@ -1,0 +1,64 @@
+"""What every command that asks a model many questions shares: options, settings, and the answers of all processes."""
+
+import argparse
+from dataclasses import asdict
+
+from accelerate import PartialState
+
+from swim.infer.answers import AnswerStore, Question
+from swim.infer.local import answer_locally
+from swim.infer.options import add_data_options, data_settings
+from swim.infer.questions import ItemFile
+from swim.infer.remote import answer_remotely
+from swim.llm import Asker, Endpoint, ReplyCache
+
+DEMO_MODEL = "output/demo"  # where run_sft.sh leaves it
+
+
+def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int):
+    """--model and everything else that decides its answers."""
+    parser.add_argument(
+        "--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name; or the server's model"
+    )
+    add_data_options(parser)
+    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens)
+    parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
+    parser.add_argument("--backend", choices=("local", "openai"), default="local", help="openai: any compatible server")
+    parser.add_argument("--base_url", help="of the server, such as http://localhost:8000/v1")
+    parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
+
+
+def answer_questions(
+    options: argparse.Namespace, file: ItemFile, questions: list[Question], prompt: str
+) -> AnswerStore:
+    """Answers what the store in `--output` does not hold yet; every process of a launch takes its share and waits for
+    the others. prompt: how an item becomes a question, for settings.json.
+
+    Raises ValueError when `--output` holds another evaluation, swim.llm.ServiceRefuses when the server gives up.
+    """
+    state, settings = PartialState(), data_settings(options)
+    store = AnswerStore(options.output, inference_settings(options, file, prompt), state.process_index)
+    if options.backend == "local":
+        answer_locally(
+            questions, options.model, settings, store, options.batch_size, options.max_new_tokens, options.workers
+        )
+    elif state.is_main_process:
+        endpoint = Endpoint(
+            options.model, options.base_url, max_tokens=options.max_new_tokens, concurrency=options.concurrency
+        )
+        answer_remotely(questions, Asker(endpoint, ReplyCache(store.folder / "replies.sqlite")), settings, store)
+    state.wait_for_everyone()
+    return store
+
+
+def inference_settings(options: argparse.Namespace, file: ItemFile, prompt: str) -> dict:
+    """Everything that decides the answers, for settings.json and reports."""
+    return {
+        "questions": {"file": file.path.name, "sha256": file.sha256, "items": len(file.items)},
+        "model": str(options.model),
+        "backend": options.backend,
+        "prompt": prompt,
+        "decoding": {"greedy": True, "max_new_tokens": options.max_new_tokens, "batch_size": options.batch_size},
+        "data": asdict(data_settings(options)),
+    }

@@ -1,0 +1,159 @@
+"""The command that shows where a model looks: its files, its pictures' pixels, its errors."""
+
+import json
+import re
+
+import av
+import numpy as np
+import pytest
+import torch
+from matplotlib import colormaps
+from PIL import Image
+
+from swim.attention import visualize
+from swim.attention.overlay import OUTLINE, blend, write_overlay
+from swim.attention.pictures import Row, Scale, draw_sheet
+from swim.attention.visualize import _relative
+from swim.data.bench import parse_annotated
+from swim.data.sample import DataSettings, SampleReader
+from swim.data.video import VisualBudget
+from swim.demo.clips import make_demo_data
+
+BUDGET = ["--max_frames", "4", "--min_pixels", "784", "--max_pixels", "28224", "--max_new_tokens", "4"]
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory):
+    return make_demo_data(tmp_path_factory.mktemp("demo"), train_clips=0, held_out_clips=1, workers=1).held_out_json
+
+
+@pytest.fixture(scope="module")
+def sample(held_out):
+    settings = DataSettings(VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224))
+    raw = json.loads(held_out.read_text())[0]
+    return SampleReader(settings).read(parse_annotated(raw, "record 0", held_out.parent))
+
+
+def frames_of(path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_a_record_is_shown_for_two_models(tiny_model_dir, held_out, tmp_path, capsys):
+    noun = json.loads(held_out.read_text())[0]["conversations"][0]["value"].split("ins>")[1][:-2]
+    options = ["--model", str(tiny_model_dir), "--base", str(tiny_model_dir), "--records", str(held_out), *BUDGET]
+    options += ["--phrase", "pattern", "--layers", "all", "--output", str(tmp_path)]
+    assert visualize.main(options) == 0
+    facts, arrays = json.loads((tmp_path / "maps.json").read_text()), np.load(tmp_path / "maps.npz")
+    assert [(word["label"], word["kind"]) for word in facts["words"]] == [(noun, "tag"), ("pattern", "phrase")]
+    assert arrays["maps"].shape == tuple(facts["shape"]) == (2, len(facts["layers"]), 2, 6, 6)
+    assert (arrays["maps"] == arrays["base_maps"]).all() and 0 < arrays["maps"].sum((2, 3, 4)).max() <= 1
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "sheet.png", "layers_0.png", "layers_1.png", "overlay.mp4", "maps.npz", "maps.json",
+    }  # fmt: skip
+    frames = frames_of(tmp_path / "overlay.mp4")
+    assert len(frames) == len(frames_of(held_out.parent / facts["source"]))
+    assert "maps [2, 4, 2, 6, 6]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("normalisation", ["clipped", "relative"])
+def test_a_picture_names_its_normalisation(tiny_model_dir, held_out, tmp_path, normalisation):
+    options = ["--model", str(tiny_model_dir), "--records", str(held_out), "--output", str(tmp_path), *BUDGET]
+    assert visualize.main([*options, "--normalise", normalisation]) == 0
+    assert json.loads((tmp_path / "maps.json").read_text())["normalisation"] == normalisation
+    assert (
+        visualize.colour_scale([_view(torch.rand(1, 2, 6, 6))], normalisation).label
+        == visualize.NORMALISATIONS[normalisation]
+    )
+
+
+def _view(heat):
+    return visualize.View("a", heat[:, None], heat, heat[:, None], 0.0, None)
+
+
+def test_clipped_colours_end_below_a_sink():
+    heat = torch.full((1, 2, 10, 10), 0.004)
+    heat[0, 0, 9, 9] = 0.9
+    assert visualize.colour_scale([_view(heat)], "share").highest == pytest.approx(0.9)
+    assert visualize.colour_scale([_view(heat)], "clipped").highest == pytest.approx(0.004)
+
+
+def test_what_every_word_looks_at_is_one_in_relative_maps():
+    maps = torch.full((6, 2, 5, 5), 0.001)
+    maps[:, 0, 4, 4] = 0.5  # a sink of every word
+    maps[0, 1, 2, 2] = 0.3  # the first one's own object
+    relative = _relative(maps / maps.sum((1, 2, 3), keepdim=True), words=1)
+    assert relative[0].flatten().argmax() == 25 + 12
+    assert relative[0, 1, 2, 2] > 20 and relative[0, 0, 4, 4] < 1
+
+
+def test_a_video_and_a_folder_of_frames_are_asked_about(tiny_model_dir, sample, tmp_path):
+    options = ["--model", str(tiny_model_dir), *BUDGET, "--prompt", "Where is the <ins>circle</ins>?"]
+    assert visualize.main([*options, "--video", str(sample.record.path), "--output", str(tmp_path / "mp4")]) == 0
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, frame in enumerate(frames_of(sample.record.path)):
+        Image.fromarray(frame).save(folder / f"{number:05d}.png")
+    assert (
+        visualize.main([*options, "--video", str(folder), "--folder_fps", "2", "--output", str(tmp_path / "png")]) == 0
+    )
+    mp4, png = (json.loads((tmp_path / name / "maps.json").read_text()) for name in ("mp4", "png"))
+    assert mp4["words"] == png["words"] and mp4["shape"] == png["shape"] and png["fps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--video", "{clip}"], "--prompt is missing"),
+        (["--prompt", "What?"], "--prompt needs --video or --image"),
+        (["--video", "{clip}", "--image", "{clip}", "--prompt", "What?"], "give only one of --video and --image"),
+        (["--video", "{clip}", "--prompt", "What?"], "nothing to show: tag a noun"),
+        (["--video", "{clip}", "--prompt", "A <ins>dog", "--words"], "unclosed <ins>"),
+        (["--video", "{clip}", "--prompt", "A dog?", "--phrase", "cat"], "the phrase 'cat' stands neither in the question"),
+        (["--video", "{clip}", "--prompt", "A dog?", "--phrase", "dog", "--layers", "1,x"], "--layers: expected"),
+        (["--video", "{clip}", "--prompt", "A dog?", "--phrase", "dog", "--layers", "77"], "found .77."),
+        (["--video", "{clip}x", "--prompt", "A <ins>dog</ins>?"], "no such video or image"),
+        (["--records", "{records}", "--record", "nobody"], "no record has the id, index or position 'nobody'"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_to_do(tiny_model_dir, held_out, sample, tmp_path, capsys, options, message):
+    given = [option.format(clip=sample.record.path, records=held_out) for option in options]
+    assert visualize.main(["--model", str(tiny_model_dir), *BUDGET, "--output", str(tmp_path / "out"), *given]) == 2
+    error = capsys.readouterr().err
+    assert "error: " in error and re.search(message, error), error
+    assert not (tmp_path / "out").exists()
+
+
+def test_heat_is_where_the_map_is_and_has_the_scales_colours():
+    frame = np.full((60, 80, 3), 100, np.uint8)
+    heat = np.zeros((3, 4), np.float32)
+    heat[2, 0] = 2.0
+    picture = blend(frame, heat, highest=2.0)
+    hottest = np.array(colormaps["inferno"](1.0)[:3]) * 255 * 0.85 + 100 * 0.15
+    assert np.abs(picture[55, 5] - hottest).max() <= 1
+    cold = np.array(colormaps["inferno"](0.0)[:3]) * 255 * 0.25 + 100 * 0.75
+    assert np.abs(picture[5, 75] - cold).max() <= 1
+    assert (blend(frame, heat, highest=1.0)[55, 5] == picture[55, 5]).all()  # beyond the scale: the last colour
+
+
+def test_the_overlay_shows_each_steps_heat_and_the_outline_of_annotated_frames(sample, tmp_path):
+    heat = np.zeros((2, 6, 6), np.float32)
+    heat[0, 0, 0], heat[1, 5, 5] = 1.0, 1.0
+    write_overlay(tmp_path / "o.mp4", sample, [Row("a", heat, (0,)), Row("b", heat)], Scale("share", 1.0), columns=2)
+    frames = frames_of(tmp_path / "o.mp4")
+    assert len(frames) == sample.clip.total
+    first, last = frames[0][22:, :384].astype(int), frames[-1][22:, :384].astype(int)
+    corners = [(20, 20), (360, 360)]
+    brightness = [[picture[y, x, 0] - picture[y, x, 2] for y, x in corners] for picture in (first, last)]
+    assert brightness[0][0] > brightness[0][1] + 50 and brightness[1][1] > brightness[1][0] + 50
+    near = np.abs(frames[0][22:406].astype(int) - OUTLINE).max(axis=2) < 110
+    assert near[:, :384].sum() > 200 and near[:, 384:768].sum() < 20  # outlined in the first panel alone
+
+
+def test_a_sheet_has_a_line_for_each_row_and_at_most_so_many_columns(sample, tmp_path):
+    heat = np.random.default_rng(0).random((2, 6, 6)).astype(np.float32)
+    sizes = []
+    for rows, columns in ((1, 8), (3, 8), (1, 1)):
+        draw_sheet(tmp_path / "s.png", sample, [Row("a", heat, (0,))] * rows, Scale("share", 1.0), most_columns=columns)
+        sizes.append(Image.open(tmp_path / "s.png").size)
+    assert sizes[1][1] > 1.7 * sizes[0][1] and sizes[2][0] < sizes[0][0]
