@@ -281,15 +281,20 @@ def supervision_alone(model, batch, way: str):
 def step_peak_bytes(model, batch, way: str) -> int:
     """Most bytes that a step, its gradients included, holds above weights and batch."""
     model.zero_grad(set_to_none=True)  # here too: old gradients must not count as held before
+    return peak_bytes(partial(step, model, batch, way), model.device)
+
+
+def peak_bytes(work, device: torch.device) -> int:
+    """Most bytes that `work` holds at a time above what was held before."""
     gc.collect()
-    if model.device.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        step(model, batch, way)
+        work()
         return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
-        step(model, batch, way)
+        work()
     changes = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = peak = 0
     for change in sorted(changes, key=lambda event: event.start_ns()):

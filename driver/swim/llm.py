@@ -20,6 +20,7 @@ import tenacity
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 CHARACTERS_PER_TOKEN = 4  # a rule of thumb for estimates; bills count real tokens
+IMAGE_TOKENS = 255  # of a picture of at most 512 x 512 pixels, by OpenAI's tiles
 # US dollars per million tokens (input, output), list prices of 2025 for the judges that papers name.
 KNOWN_PRICES = {"gpt-4o-2024-11-20": (2.5, 10.0), "gpt-4o-2024-08-06": (2.5, 10.0), "gpt-4o-mini": (0.15, 0.6)}
 
@@ -268,8 +269,12 @@ def _short(error: Exception) -> str:
 
 
 def estimate_tokens(messages: Iterable[dict]) -> int:
-    """About how many tokens the text of the messages has."""
-    return sum(len(str(message["content"])) for message in messages) // CHARACTERS_PER_TOKEN
+    """About how many tokens the messages have: their text, and IMAGE_TOKENS for each picture."""
+    contents = [message["content"] for message in messages]
+    parts = [part for content in contents for part in (content if isinstance(content, list) else [content])]
+    texts = [part if isinstance(part, str) else part.get("text", "") for part in parts]
+    images = sum(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
+    return sum(map(len, texts)) // CHARACTERS_PER_TOKEN + images * IMAGE_TOKENS
 
 
 def run_concurrently(

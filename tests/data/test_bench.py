@@ -190,6 +190,15 @@ def test_annotated_items_of_every_layout_become_supervised_records(test_data):
     assert seen == {"Question", "conversations"}
 
 
+def test_tags_of_options_name_instances_too():
+    raw = {**copy.deepcopy(Q), "options": ["(A) The <ins>cat</ins>", "(B) Swimming"], "annotation": [FRAMES, FRAMES]}
+    asked, told = parse_annotated(raw, "item 0", "/data").turns
+    assert asked.text == "What is the dog doing?\n(A) The cat\n(B) Swimming" and asked.instances == [0, 1]
+    assert (told.text, told.spans) == ("(B) Swimming", [])
+    raw["mentions"] = [1, 0]
+    assert parse_annotated(raw, "item 0", "/data").turns[0].instances == [1, 0]
+
+
 def test_a_caption_gets_the_tag_of_its_text():
     raw = {"id": 1, "video": "v.mp4", "caption": "A <ins>dog</ins> runs.", "annotation": [{"0": {"segmentation": RLE}}]}
     record = parse_annotated(raw, "item 0", "/data")

@@ -10,12 +10,12 @@ import torch
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from swim.attention.pictures import COLOURS, Row, Scale, opacity
 from swim.data.encoder import write_video
 from swim.data.frames import sample_frames
-from swim.data.masks import decode_mask
+from swim.data.masks import decode_mask, outline_of
 from swim.data.sample import Sample
 from swim.data.sources import FOLDER_FPS, open_source
 from swim.data.video import resize_frame
@@ -23,6 +23,7 @@ from swim.data.video import resize_frame
 MOST_FRAMES = 600  # of the overlay; a longer clip is thinned and plays as long as before
 _PANEL_PX = 384  # longer side of a panel
 _TITLE_PX = 22
+_LINE_PX = 5
 OUTLINE = (0, 255, 255)
 
 
@@ -77,8 +78,7 @@ def _outline(panel: np.ndarray, sample: Sample, instances: tuple[int, ...], numb
         segmentation = sample.record.instances[instance].get(number)
         if segmentation is not None:
             mask = decode_mask(segmentation, sample.clip.height, sample.clip.width)
-            mask = Image.fromarray(mask.astype(np.uint8) * 255).resize(panel.shape[1::-1], Image.Resampling.NEAREST)
-            panel[np.asarray(mask.filter(ImageFilter.MaxFilter(5))) > np.asarray(mask)] = OUTLINE
+            panel[outline_of(mask, *panel.shape[:2], _LINE_PX)] = OUTLINE
 
 
 def _title(text: str, width: int) -> np.ndarray:

@@ -184,15 +184,16 @@ def parse_bench_d(raw: dict, where: str, data_root: str | Path) -> BenchD:
 def as_conversation(raw: dict, where: str) -> dict:
     """An item of Bench-Q, or of Bench-D with a caption alone, in the layout of training records; any other as it is.
 
-    Its answer is the reference. Raises DataError for an item that does not fit its layout.
+    The options stand below their question, a line each; the answer is the reference, the right option without tags.
+    Raises DataError for an item that does not fit its layout.
     """
     layout = raw if isinstance(raw, dict) else {}
     if "Question" in layout:
         item = parse_bench_q(raw, where, ".")
-        question, answer = item.question, item.answer
+        question, answer = "\n".join([item.question, *item.options]), strip_tags(item.answer)[0]
     elif "caption" in layout and "conversations" not in layout:
         item = parse_bench_d(raw, where, ".")
-        question, answer = item.question, item.reference
+        question, answer = item.question.replace("<object>", "the object"), item.reference
     else:
         return raw
     return {**raw, "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]}

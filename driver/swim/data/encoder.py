@@ -1,11 +1,14 @@
-"""Frames to an mp4 file."""
+"""Frames to an mp4 file, a picture to a data URI."""
 
+import base64
+import io
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float):
@@ -25,3 +28,10 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float):
         if stream is None:
             raise ValueError(f"{path}: no frames to write")
         container.mux(stream.encode())
+
+
+def jpeg_uri(picture: Image.Image, quality: int = 90) -> str:
+    """The picture as a JPEG data URI."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

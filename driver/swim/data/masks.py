@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageFilter
 import torch
 from pycocotools import mask as coco
 
@@ -80,6 +81,12 @@ def _pixels(counts: bytes) -> int:
     if runs.min() < 0 or runs.max() > _LONGEST_RUN:
         raise ValueError("a run length in counts is negative or too large")
     return int(runs.sum())
+
+
+def outline_of(mask: np.ndarray, height: int, width: int, line_px: int) -> np.ndarray:
+    """bool[height, width]: a line around the mask uint8[H, W], resized to that picture. line_px: odd; half of it shows."""
+    shape = Image.fromarray(mask * np.uint8(255)).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(shape.filter(ImageFilter.MaxFilter(line_px))) > np.asarray(shape)
 
 
 def cover_cells(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -1,18 +1,14 @@
 """Answers from any OpenAI-compatible server, such as vLLM: the sampled frames go along as pictures."""
 
-import base64
-import io
-
 from PIL import Image
 from tqdm import tqdm
 
+from swim.data.encoder import jpeg_uri
 from swim.data.errors import DataError
 from swim.data.sample import DataSettings, SampleReader
 from swim.data.video import Clip
 from swim.infer.answers import AnswerStore, Question
 from swim.llm import Asker, AskFailed, run_concurrently
-
-JPEG_QUALITY = 90
 
 
 def answer_remotely(questions: list[Question], asker: Asker, settings: DataSettings, store: AnswerStore):
@@ -38,14 +34,10 @@ def answer_remotely(questions: list[Question], asker: Asker, settings: DataSetti
 
 def messages_of(question: Question, clip: Clip, system_prompt: str) -> list[dict]:
     """The chat: system prompt, then the frames in order and the question."""
-    frames = [{"type": "image_url", "image_url": {"url": data_uri(frame)}} for frame in clip.frames]
+    frames = [
+        {"type": "image_url", "image_url": {"url": jpeg_uri(Image.fromarray(frame.permute(1, 2, 0).numpy()))}}
+        for frame in clip.frames
+    ]
     text = {"type": "text", "text": question.record.turns[0].text}
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     return [*system, {"role": "user", "content": [*frames, text]}]
-
-
-def data_uri(frame) -> str:
-    """A frame, uint8[3, H, W], as a JPEG data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(frame.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

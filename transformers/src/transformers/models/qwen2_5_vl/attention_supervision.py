@@ -621,7 +621,8 @@ def encode_vision(
         patch_size = config.in_channels * config.temporal_patch_size * config.patch_size**2
         pixels, grids = [torch.zeros(merge_size**2, patch_size)], [[1, merge_size, merge_size]]
     device, dtype = model.get_input_embeddings().weight.device, visual.dtype
-    pixels = torch.cat([part.to(device, dtype) for part in pixels])
+    pixels = [part.to(device, dtype) for part in pixels]
+    pixels = pixels[0] if len(pixels) == 1 else torch.cat(pixels)  # a copy of a long video's pixels is not small
     embeddings = visual(pixels, grid_thw=_to_device(torch.tensor(grids), device)).pooler_output
     if not image_grids and not video_grids:
         return {}, embeddings.float().sum() * 0.0

@@ -1,0 +1,232 @@
+"""NL-Refer records from an own video and its masks, with phrases by hand, from a CSV or by a model.
+
+    python -m swim.construct.from_masks --video dog.mp4 --masks masks/ --output dog.json --phrase "1=the white dog"
+    python -m swim.construct.from_masks --video judo/ --masks judo_masks/ --output judo.json --phrases phrases.csv
+    python -m swim.construct.from_masks --video sav_000001.mp4 --masks sav_000001_manual.json --frame_step 4 \\
+        --output sav.json --model gpt-4o-mini --captions captions.csv
+
+Masks: a folder of palette PNGs (00000.png, the pixel's index is the instance), of PNGs per object (00000_mask_1.png, or
+1/00000.png), a COCO RLE JSON ({"instance": {"frame": RLE}}, or a list of {"instance", "frame", "segmentation"}) or an SA-V
+JSON. They are kept pixel by pixel. Number N in a mask's name means frame N * --frame_step of the video.
+A CSV has the columns instance, phrase and, if you like, caption; `--captions` one of instance and caption. In a phrase
+"the <ins>dog</ins> on the bed" marks the noun; without tags all but a leading article is marked. An instance without a
+phrase is left out, and named. Each caption becomes a record of its own; without captions one record names all instances.
+"""
+
+import argparse
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from swim.construct.__main__ import add_endpoint_options, endpoint_of
+from swim.construct.language import LANGUAGES
+from swim.construct.mask_files import Masks, VideoFacts, read_masks
+from swim.construct.rewriter import RewriteSettings, Rewriter
+from swim.construct.tasks import CANONICAL, finish, read_task
+from swim.data.bench import DEFAULT_QUESTION
+from swim.data.errors import DataError
+from swim.data.tags import strip_tags
+from swim.data.video import VisualBudget, read_header
+from swim.files import write_atomically
+from swim.llm import Asker, ReplyCache, ServiceRefuses
+
+QUESTION = "<video>\n" + DEFAULT_QUESTION.replace("<object>", "<object0>")
+NAME_ALL = "<video>\nName {} that can be seen in this video."
+
+console = Console(soft_wrap=True)
+
+
+def tagged(phrase: str) -> str:
+    """The phrase with its noun tagged. Example: "the white dog" -> "the <ins>white dog</ins>". Raises ValueError."""
+    try:
+        _, spans = strip_tags(phrase)
+    except DataError as error:
+        raise ValueError(error.message) from None
+    if len(spans) > 1:
+        raise ValueError(f"expected one <ins>noun</ins>, found {len(spans)} in {phrase!r}")
+    if spans:
+        return phrase.strip()
+    first, _, rest = phrase.strip().partition(" ")
+    is_article = rest.strip() and any(first.casefold() in language.articles for language in LANGUAGES)
+    return f"{first} <ins>{rest.strip()}</ins>" if is_article else f"<ins>{phrase.strip()}</ins>"
+
+
+def check_phrases(phrases: dict[str, str], known: list[str]) -> dict[str, str]:
+    """The tagged phrases, in the order of the instances.
+
+    Raises ValueError for an instance that has no mask, an empty phrase, and two instances with one noun.
+    """
+    for name, phrase in phrases.items():
+        if name not in known:
+            raise ValueError(f"a phrase for instance {name!r}; the masks have {', '.join(known)}")
+        if not phrase.strip():
+            raise ValueError(f"the phrase of instance {name} is empty")
+    found = {name: tagged(phrases[name]) for name in known if name in phrases}
+    nouns: dict[str, str] = {}
+    for name, phrase in found.items():
+        noun = strip_tags(phrase)[1][0].phrase.strip().casefold()
+        if noun in nouns:
+            raise ValueError(f"instances {nouns[noun]} and {name} are both called {noun!r}; tell them apart")
+        nouns[noun] = name
+    return found
+
+
+def videorefer_records(masks: Masks, captions: dict[str, str], video: str, stem: str) -> list[tuple[list[str], dict]]:
+    """(instances, record in the VideoRefer layout): one for each caption, or one that names all instances.
+
+    Raises ValueError for a caption of an instance that has no mask.
+    """
+    for name in captions:
+        if name not in masks:
+            raise ValueError(f"a caption for instance {name!r}; there are {', '.join(masks)}")
+    groups = [([name], QUESTION, captions[name]) for name in masks if captions.get(name, "").strip()]
+    if not groups:
+        names = list(masks)
+        count = "one object" if len(names) == 1 else f"{len(names)} objects"
+        groups = [(names, NAME_ALL.format(count), _enumeration(len(names)))]
+    return [
+        (
+            names,
+            {
+                "index": f"videorefer_{stem}_{'_'.join(names)}",
+                "video": video,
+                "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}],
+                "annotation": [
+                    {str(frame): {"segmentation": rle} for frame, rle in masks[name].items()} for name in names
+                ],
+            },
+        )
+        for names, question, answer in groups
+    ]
+
+
+def _enumeration(count: int) -> str:
+    """ "<object0>, <object1> and <object2>." """
+    names = [f"<object{n}>" for n in range(count)]
+    return (", ".join(names[:-1]) + " and " if count > 1 else "") + names[-1] + "."
+
+
+def name_by_hand(raw: dict, phrases: list[str], where: str, root: Path) -> dict:
+    """The NL-Refer record with these tagged phrases, one for each instance. Raises DataError."""
+    task = read_task(raw, where, root)
+
+    def fill(content: str) -> str:
+        parts = CANONICAL.split(content)  # text, number, text, ...
+        filled = [phrases[int(part)] if place % 2 else part for place, part in enumerate(parts)]
+        if not parts[0]:
+            filled[1] = _capitalised(filled[1])
+        return "".join(filled)
+
+    return finish(task, {number: fill(text.content) for number, text in task.open_texts.items()})
+
+
+def _capitalised(phrase: str) -> str:
+    """Example: "<ins>dog</ins>" -> "<ins>Dog</ins>"."""
+    start = len("<ins>") if phrase.startswith("<ins>") else 0
+    return phrase[:start] + phrase[start].upper() + phrase[start + 1 :]
+
+
+def read_csv(path: str, column: str) -> dict[str, str]:
+    """{instance: entry of that column}. Raises ValueError for missing columns and an instance given twice."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames is None or not {"instance", column} <= set(reader.fieldnames):
+            raise ValueError(f"{path}: expected the columns instance and {column}, found {reader.fieldnames}")
+        found: dict[str, str] = {}
+        for row in reader:
+            name = (row["instance"] or "").strip()
+            if name in found:
+                raise ValueError(f"{path}: instance {name} is given twice")
+            found[name] = row[column] or ""
+    return found
+
+
+def _has_column(path: str, column: str) -> bool:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        return column in (csv.DictReader(file).fieldnames or [])
+
+
+def _phrases(options: argparse.Namespace) -> dict[str, str]:
+    found = read_csv(options.phrases, "phrase") if options.phrases else {}
+    for entry in options.phrase:
+        name, sign, phrase = entry.partition("=")
+        if not sign:
+            raise ValueError(f'--phrase: expected "INSTANCE=the phrase", found {entry!r}')
+        found[name.strip()] = phrase
+    return found
+
+
+def _captions(options: argparse.Namespace) -> dict[str, str]:
+    if options.captions:
+        return read_csv(options.captions, "caption")
+    if options.phrases and _has_column(options.phrases, "caption"):
+        return read_csv(options.phrases, "caption")
+    return {}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="swim.construct.from_masks", description=__doc__.splitlines()[0])
+    parser.add_argument("--video", required=True, help="a video file or a folder of frames")
+    parser.add_argument("--masks", required=True, help="a folder of PNGs or a JSON file")
+    parser.add_argument("--output", required=True, help="JSON file of the records")
+    parser.add_argument(
+        "--frame_step", type=int, default=1, help="frames of the video from one mask number to the next"
+    )
+    parser.add_argument("--video_root", help="what the record's video is relative to (default: the video's folder)")
+    parser.add_argument("--phrase", action="append", default=[], metavar="INSTANCE=PHRASE")
+    parser.add_argument("--phrases", metavar="FILE.csv")
+    parser.add_argument("--captions", metavar="FILE.csv")
+    parser.add_argument("--model", help="writes the phrases; it sees the outlined frames")
+    parser.add_argument("--with_frames", type=int, default=4, metavar="K", help="outlined frames that the model sees")
+    add_endpoint_options(parser)
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except (DataError, ValueError, OSError, ServiceRefuses) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.frame_step < 1:
+        raise ValueError(f"--frame_step must be 1 or more, found {options.frame_step}")
+    phrases, captions = _phrases(options), _captions(options)
+    if bool(phrases) == bool(options.model):
+        raise ValueError("give either phrases (--phrase, --phrases) or a --model that writes them")
+    video = Path(options.video)
+    root = Path(options.video_root) if options.video_root else video.parent
+    header = read_header(video, VisualBudget())
+    facts = VideoFacts(header.total, header.height, header.width)
+    masks = read_masks(Path(options.masks), facts, options.frame_step)
+    if phrases:
+        by_hand = check_phrases(phrases, list(masks))
+        if left_out := [name for name in masks if name not in by_hand]:
+            console.print(f"left out, without a phrase: {', '.join(left_out)}")
+        masks = {name: masks[name] for name in by_hand}
+    raws = videorefer_records(masks, captions, os.path.relpath(video, root), video.stem)
+    where, output = str(video), Path(options.output)
+    if phrases:
+        records = [name_by_hand(raw, [by_hand[n] for n in names], where, root) for names, raw in raws]
+        refused = []
+    else:
+        settings = RewriteSettings(options.attempts, options.with_frames)
+        rewriter = Rewriter(Asker(endpoint_of(options), ReplyCache(output.with_suffix(".replies.sqlite"))), settings)
+        outcomes = [(names, rewriter.rewrite(read_task(raw, where, root))) for names, raw in raws]
+        records = [outcome.record for _, outcome in outcomes if outcome.record is not None]
+        refused = [(names, outcome) for names, outcome in outcomes if outcome.record is None]
+    write_atomically(output, json.dumps(records, ensure_ascii=False, indent=1) + "\n")
+    frames = len({frame for found in masks.values() for frame in found})
+    console.print(
+        f"{output}: {len(records)} records, {len(masks)} instances, masks on {frames} of {facts.frames} frames"
+    )
+    for names, outcome in refused:
+        console.print(f"  refused, instance {', '.join(names)}: {outcome.refusal}: {outcome.message}")
+    return int(bool(refused))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

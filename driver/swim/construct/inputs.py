@@ -1,0 +1,94 @@
+"""The files of a run: what they are, how many records they hold, and what asking for all of them takes."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from swim.construct.prompt import estimate
+from swim.construct.rewriter import RewriteSettings
+from swim.construct.tasks import Kind, kind_of, read_task
+from swim.data.errors import DataError
+from swim.data.streaming import file_ending, stream_records
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """records: how many are read. kind: of the first. root: what its videos are relative to."""
+
+    path: Path
+    root: Path
+    sha256: str
+    records: int
+    kind: Kind
+
+    @property
+    def output_name(self) -> str:
+        """What its outputs are called, without numbers and endings."""
+        stem = self.path.name.removesuffix(file_ending(self.path))
+        return f"refined-format-{stem}" if self.kind is Kind.CONVERSATION else f"refined-{stem}"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One record of the run. number: among all of them; file: which input; position: in its file."""
+
+    number: int
+    file: int
+    position: int
+    raw: dict
+
+    def where(self, file: InputFile) -> str:
+        return f"{file.path}, record {self.position}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes when every first reply is accepted and none is stored yet."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def survey(
+    paths: list[str], video_root: str | None, settings: RewriteSettings, limit: int | None
+) -> tuple[list[InputFile], Estimate]:
+    """Reads every file once. video_root: default the file's own folder. limit: the first records of each file only.
+
+    Raises DataError for a file that cannot be read, ValueError for two of the same name.
+    """
+    files, totals = [], [0, 0, 0]
+    for path in map(Path, paths):
+        root = path.parent if video_root is None else Path(video_root)
+        count, kind = 0, Kind.CONVERSATION
+        for raw in tqdm(islice(stream_records(path), limit), desc=f"reading {path.name}", unit="record", delay=2):
+            kind = kind_of(raw) if count == 0 else kind
+            count += 1
+            try:
+                task = read_task(raw, f"{path}, record {count - 1}", root)
+            except DataError:
+                continue  # named when its turn comes; nobody is asked
+            tokens = estimate(task, settings.wants_synonyms(task), settings.with_frames)
+            totals = [total + more for total, more in zip(totals, (1, *tokens))]
+        with path.open("rb") as file:
+            files.append(InputFile(path, root, hashlib.file_digest(file, "sha256").hexdigest(), count, kind))
+    names = [file.output_name for file in files]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two inputs would both be written as {twice}; rename one, or give another --output")
+    if settings.synonyms and all(file.kind is Kind.CONVERSATION for file in files):
+        raise ValueError("--synonyms is for Bench-D and Bench-Q files with captions or options; none was given")
+    return files, Estimate(*totals)
+
+
+def items_of(files: list[InputFile]) -> Iterator[Item]:
+    """The records of all files, in order."""
+    number = 0
+    for place, file in enumerate(files):
+        for position, raw in enumerate(islice(stream_records(file.path), file.records)):
+            yield Item(number, place, position, raw)
+            number += 1
