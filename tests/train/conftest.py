@@ -53,6 +53,7 @@ def make_trainer():
             data_collator=SwimCollator(processor, model.config, config.data_settings),
             train_dataset=load_mixture(config.data_config).dataset,
             processing_class=processor,
+            learning_rates=config.learning_rates,
         )
 
     return make

@@ -17,8 +17,8 @@ from .conftest import DEMO_YAML, REPOSITORY
 ZERO3 = REPOSITORY / "run_scripts/deepspeed/zero3_offload.json"
 
 
-def train_on_two(config, timeout_s: int = 900):
-    """Runs `swim.train` on two processes with the configuration's keys."""
+def train_on_two(config, timeout_s: int = 900) -> str:
+    """Runs `swim.train` on two processes with the configuration's keys; what it printed."""
     keys = {key: json.dumps(value, default=str) for key, value in config.to_flat().items() if value is not None}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += ["-m", "swim.train", "--config", str(DEMO_YAML), *(f"--{key}={value}" for key, value in keys.items())]
@@ -26,6 +26,7 @@ def train_on_two(config, timeout_s: int = 900):
         command, capture_output=True, text=True, timeout=timeout_s, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
 
 
 def history(folder: str) -> list[dict]:

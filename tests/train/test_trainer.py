@@ -12,6 +12,7 @@ from swim.attention.grounding import score_grounding
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
 from swim.train.config import ConfigError
+from swim.train.parts import part_of
 from swim.train.run import train
 
 
@@ -66,10 +67,42 @@ def test_logs_and_frozen_tower(configure, tiny_model_dir):
     assert model.config.attention_supervision["text_loss_weight"] == 0.5
 
 
-def test_train_visual_trains_the_tower(configure, tiny_model_dir):
-    config = configure(train_visual=True, max_steps=1)
-    before, after = weights(tiny_model_dir), train_weights(config)
-    assert any("visual" in name and not torch.equal(before[name], after[name]) for name in before)
+@pytest.mark.parametrize("parts", ["visual", "merger", "language_model,merger", "visual,merger,language_model"])
+def test_only_the_named_parts_learn(configure, tiny_model_dir, parts):
+    before, after = weights(tiny_model_dir), train_weights(configure(train=parts, max_steps=1))
+    changed = {part_of(name) for name in before if not torch.equal(before[name], after[name])}
+    assert changed == set(parts.split(","))
+
+
+def test_parts_have_their_own_learning_rates(configure, make_trainer):
+    rates = {"merger": 1e-5, "visual": 3e-6}
+    config = configure(train="visual,merger,language_model", learning_rates=json.dumps(rates), weight_decay=0.1)
+    trainer = make_trainer(config)
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    optimizer = trainer.create_optimizer()
+    learnt = {name for group in optimizer.param_groups for name in (names[id(p)] for p in group["params"])}
+    assert learnt == set(names.values())
+    for group in optimizer.param_groups:
+        parts = {part_of(names[id(parameter)]) for parameter in group["params"]}
+        assert len(parts) == 1 and group["lr"] == rates.get(parts.pop(), trainer.args.learning_rate)
+        for parameter in group["params"]:
+            if parameter.ndim > 1 or names[id(parameter)].endswith("bias"):
+                assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": "head"}, "train.0: Input should be 'language_model', 'merger' or 'visual'"),
+        ({"train": "[]"}, "expected at least one part"),
+        ({"train": "merger", "lora.r": 4}, "LoRA trains the language_model alone"),
+        ({"learning_rates": "{merger: 1.0e-5}"}, "merger is frozen; add it to train"),
+        ({"learning_rates": "{language_model: -1}"}, "greater than 0"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(configure, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        configure(**changes)
 
 
 def test_resume_is_exact(configure):

@@ -4,11 +4,11 @@ import dataclasses
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from trl import SFTConfig
 
 from swim.data.chat import SYSTEM_PROMPT
@@ -24,6 +24,9 @@ _FIXED_ARGUMENTS = {
     "label_names": ["labels"],
     "ddp_find_unused_parameters": False,
 }
+
+
+Part = Literal["language_model", "merger", "visual"]
 
 
 class ConfigError(ValueError):
@@ -54,7 +57,8 @@ class TrainConfig(BaseModel):
 
     model_name_or_path: folder or hub name; null builds the demo's tiny model. data_config: mixture YAML; null makes the
     demo's data. attention_supervision: options of the fork's AttentionSupervisionConfig, over those the model brings.
-    train_visual: train the vision tower too. dtype: of the loaded weights; "auto" is bfloat16 under bf16 DeepSpeed,
+    train: the parts that learn, of language_model, merger and visual (see swim.train.parts). learning_rates: of parts that
+    have their own, {merger: 1e-5}. dtype: of the loaded weights; "auto" is bfloat16 under bf16 DeepSpeed,
     else float32. attn_implementation: "auto" is flash attention where it is installed and a GPU is there, else SDPA.
     fps: greatest sampling rate. max_length: tokens of a sample, longer ones get fewer pixels and frames. released_timing:
     a temporal step lasts 1 s whatever the clip's rate, as in the released code. on_bad_record: "skip" leaves a bad
@@ -72,7 +76,8 @@ class TrainConfig(BaseModel):
     model_name_or_path: str | None = None
     data_config: str | None = None
     attention_supervision: dict[str, Any] = {}
-    train_visual: bool = False
+    train: list[Part] = ["language_model"]
+    learning_rates: dict[Part, Annotated[float, Field(gt=0)]] = {}
     dtype: str = "auto"
     attn_implementation: str = "auto"
     lora: LoraOptions | None = None
@@ -96,6 +101,22 @@ class TrainConfig(BaseModel):
     cache_gb: float = Field(0.0, ge=0)
     cpu_threads: int | None = Field(None, ge=1)
     arguments: dict[str, Any] = {}
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        if not self.train:
+            raise ValueError("train: expected at least one part, all would be frozen")
+        if self.lora is not None and self.train != ["language_model"]:
+            raise ValueError("train: LoRA trains the language_model alone; leave train out, or lora")
+        frozen = sorted(set(self.learning_rates) - set(self.train))
+        if frozen:
+            raise ValueError(f"learning_rates: {', '.join(frozen)} is frozen; add it to train")
+        return self
 
     @property
     def data_settings(self) -> DataSettings:

@@ -10,6 +10,7 @@ from transformers.models.qwen2_5_vl.attention_supervision import AttentionSuperv
 from transformers.utils import is_flash_attn_2_available
 
 from swim.train.config import ConfigError, LoraOptions, TrainConfig
+from swim.train.parts import choose_parts
 
 SUPERVISION_FILE = "attention_supervision.json"
 # The vision tower's MLP has the same module names, so the language model is named too.
@@ -37,7 +38,7 @@ def load_model(config: TrainConfig, bf16_deepspeed: bool):
         )
     except (OSError, ImportError, ValueError) as error:
         raise ConfigError(f"model_name_or_path: cannot load the weights of {name}: {error}") from None
-    model.model.visual.requires_grad_(config.train_visual)
+    choose_parts(model, config.train)
     return model, processor
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from rich.console import Console
 from transformers.trainer_utils import set_seed
 
@@ -14,6 +15,7 @@ from swim.data.collator import SwimCollator
 from swim.data.mixture import load_annotated, load_mixture
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.model import attention_implementation, load_model, lora_config, write_supervision
+from swim.train.parts import parts_table
 from swim.train.run_folder import RunFolder
 from swim.train.skipping import CountingCollator, SkippedRecords
 from swim.train.trainer import LOGGED, SaveSupervision, SwimTrainer
@@ -37,6 +39,7 @@ def train(config: TrainConfig) -> dict:
 
     _join_deepspeed(config)
     arguments = config.trainer_arguments()
+    _join_fsdp(arguments)
     mixture = load_mixture(config.data_config, arguments.seed, config.skip_list)
     resume = _checkpoint(config, folder, arguments)
     state = PartialState()
@@ -56,6 +59,7 @@ def train(config: TrainConfig) -> dict:
         processing_class=processor,
         peft_config=lora_config(config.lora),
         skipped=skipped,
+        learning_rates=config.learning_rates,
     )
     if config.lora is not None:
         trainer.add_callback(SaveSupervision(lambda path: write_supervision(path, supervision)))
@@ -124,16 +128,35 @@ def _join_deepspeed(config: TrainConfig):
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
+def _join_fsdp(arguments):
+    """Lets Accelerate shard on CPUs too: it passes over FSDP in silence there, and would run DDP."""
+    state = PartialState()
+    if not arguments.fsdp:
+        return
+    if state.num_processes == 1:
+        raise ConfigError("fsdp needs several processes; start them with NPROC=2 or more")
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def _sharing(accelerator) -> str:
+    """How processes share the model, such as "ZeRO-3" or "FSDP2"."""
+    state = accelerator.state
+    if state.deepspeed_plugin is not None:
+        return f"ZeRO-{state.deepspeed_plugin.zero_stage}"
+    if accelerator.is_fsdp2:
+        return "FSDP2"
+    return "DDP" if accelerator.num_processes > 1 else "not shared"
+
+
 def _announce(config: TrainConfig, trainer: SwimTrainer, records: int, resume: Path | None):
     """What runs, in a few lines, before step 1."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    counts = {True: 0, False: 0}
-    for parameter in model.parameters():
-        counts[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
+    console.print(parts_table(model, trainer.args.learning_rate, config.learning_rates))
     supervision = model.config.attention_supervision
     console.print(
-        f"training {counts[True]:,} parameters ({counts[False]:,} frozen) on {records:,} records, "
-        f"{trainer.accelerator.num_processes} process(es), attention: {attention_implementation(config)}"
+        f"{records:,} records, {trainer.accelerator.num_processes} process(es), {_sharing(trainer.accelerator)}, "
+        f"attention: {attention_implementation(config)}"
     )
     console.print(
         f"supervised layers {supervision['layers']}, preset {supervision['preset']}, "

@@ -5,6 +5,7 @@ from peft import PeftModel
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
+from swim.train.parts import optimizer_groups
 from swim.train.skipping import COUNTS, SkippedRecords
 
 # What is summed over micro-steps between two log lines, in this order.
@@ -35,9 +36,16 @@ class SwimTrainer(SFTTrainer):
 
     _tag_names = ["swim", "trl", "sft"]
 
-    def __init__(self, *args, skipped: SkippedRecords | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        skipped: SkippedRecords | None = None,
+        learning_rates: dict[str, float] | None = None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         self.skipped = skipped
+        self.learning_rates = learning_rates or {}
         # The loss is a mean per micro-batch, so Trainer has to divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self._sums: dict[str, torch.Tensor] = {}
@@ -49,6 +57,24 @@ class SwimTrainer(SFTTrainer):
         outputs = model(**inputs, use_cache=False)
         self._count(outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Each part's own learning rate; under CPU offload DeepSpeed's Adam, which updates there."""
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
+            target = self.model if model is None else model
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, target)
+            if issubclass(kind, torch.optim.AdamW) and self._offloads_optimizer():
+                from deepspeed.ops.adam import DeepSpeedCPUAdam  # compiled on first use
+
+                kind, options = DeepSpeedCPUAdam, {name: options[name] for name in ("lr", "betas", "eps")}
+            decaying = set(self.get_decay_parameter_names(target))
+            named = target.named_parameters()
+            groups = optimizer_groups(named, decaying, self.args.weight_decay, self.learning_rates)
+            self.optimizer_cls_and_kwargs = kind, {**options, "params": groups}
+        return super().create_optimizer(model)
+
+    def _offloads_optimizer(self) -> bool:
+        return self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.hf_ds_config.is_offload()
 
     def _note_data(self, inputs):
         """Takes out of the batch what the counting collator put into it for the trainer."""
@@ -86,6 +112,13 @@ class SwimTrainer(SFTTrainer):
         output = super().evaluation_loop(*args, **kwargs)
         output.metrics.update({f"eval_{name}": value for name, value in self._means("eval").items()})
         return output
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None):
+        """Without the second name of a tied weight, which gathering from several processes turns into a copy."""
+        if state_dict is not None:
+            tied = self.accelerator.unwrap_model(self.model).all_tied_weights_keys
+            state_dict = {name: tensor for name, tensor in state_dict.items() if tied.get(name) not in state_dict}
+        super()._save(output_dir, state_dict)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.model.training:
