@@ -175,6 +175,16 @@ def test_words_of_the_question_are_found_where_they_stand(collator, held_out):
     assert reading.words[0].end < reading.words[2].start < reading.words[1].start
 
 
+def test_every_word_of_the_question_but_those_of_a_tag(collator, held_out):
+    raw = json.loads(held_out.read_text())[0]
+    sample = collator.reader.read(parse_record(raw, "a record", held_out.parent))
+    text, noun = sample.record.turns[0].text, sample.record.turns[0].spans[0].phrase
+    words = read_words(collator, sample, question_words=True).words
+    assert [(word.label, word.kind) for word in words[:2]] == [(noun, "tag"), ("What", "question")]
+    assert sorted(word.label for word in words) == sorted([noun, *text.replace(noun, "").strip("?").split()])
+    assert all(text[word.at :].startswith(word.label) for word in words)
+
+
 def test_phrases_and_words_of_the_answer_are_found(real_processor, real_processor_dir, clip):
     model_config = load(real_processor_dir).config
     collator = SwimCollator(real_processor, model_config, SETTINGS)
@@ -187,7 +197,7 @@ def test_phrases_and_words_of_the_answer_are_found(real_processor, real_processo
         "Hund", "Ein", "übergroßer", "Hund", "jagt", "don't", "look", "两", "只", "狗",
     ]  # fmt: skip
     for word in reading.words:
-        assert word.label in text_of(collator, reading, word)
+        assert word.label in text_of(collator, reading, word) and text[word.at :].startswith(word.label)
         assert word.start >= reading.answer_start
 
 

@@ -11,9 +11,9 @@ from matplotlib import colormaps
 from PIL import Image
 
 from swim.attention import visualize
+from swim.attention.heat import NORMALISATIONS, colour_scale, relative
 from swim.attention.overlay import OUTLINE, blend, write_overlay
 from swim.attention.pictures import Row, Scale, draw_sheet
-from swim.attention.visualize import _relative
 from swim.data.bench import parse_annotated
 from swim.data.sample import DataSettings, SampleReader
 from swim.data.video import VisualBudget
@@ -61,30 +61,23 @@ def test_a_picture_names_its_normalisation(tiny_model_dir, held_out, tmp_path, n
     options = ["--model", str(tiny_model_dir), "--records", str(held_out), "--output", str(tmp_path), *BUDGET]
     assert visualize.main([*options, "--normalise", normalisation]) == 0
     assert json.loads((tmp_path / "maps.json").read_text())["normalisation"] == normalisation
-    assert (
-        visualize.colour_scale([_view(torch.rand(1, 2, 6, 6))], normalisation).label
-        == visualize.NORMALISATIONS[normalisation]
-    )
-
-
-def _view(heat):
-    return visualize.View("a", heat[:, None], heat, heat[:, None], 0.0, None)
+    assert colour_scale([torch.rand(1, 2, 6, 6)], normalisation).label == NORMALISATIONS[normalisation]
 
 
 def test_clipped_colours_end_below_a_sink():
     heat = torch.full((1, 2, 10, 10), 0.004)
     heat[0, 0, 9, 9] = 0.9
-    assert visualize.colour_scale([_view(heat)], "share").highest == pytest.approx(0.9)
-    assert visualize.colour_scale([_view(heat)], "clipped").highest == pytest.approx(0.004)
+    assert colour_scale([heat], "share").highest == pytest.approx(0.9)
+    assert colour_scale([heat], "clipped").highest == pytest.approx(0.004)
 
 
 def test_what_every_word_looks_at_is_one_in_relative_maps():
     maps = torch.full((6, 2, 5, 5), 0.001)
     maps[:, 0, 4, 4] = 0.5  # a sink of every word
     maps[0, 1, 2, 2] = 0.3  # the first one's own object
-    relative = _relative(maps / maps.sum((1, 2, 3), keepdim=True), words=1)
-    assert relative[0].flatten().argmax() == 25 + 12
-    assert relative[0, 1, 2, 2] > 20 and relative[0, 0, 4, 4] < 1
+    found = relative(maps / maps.sum((1, 2, 3), keepdim=True), words=1)
+    assert found[0].flatten().argmax() == 25 + 12
+    assert found[0, 1, 2, 2] > 20 and found[0, 0, 4, 4] < 1
 
 
 def test_a_video_and_a_folder_of_frames_are_asked_about(tiny_model_dir, sample, tmp_path):

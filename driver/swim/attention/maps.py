@@ -62,13 +62,18 @@ def fuse(maps: torch.Tensor, model_config=None) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Word:
-    """Tokens [start, end) that a map is wanted of. kind: "tag", "phrase" or "answer". instance: of a tag, else None."""
+    """Tokens [start, end) that a map is wanted of.
+
+    kind: "tag", "phrase", "question" or "answer". instance: of a tag, else None. at: where it begins in the text of its
+    turn, in characters.
+    """
 
     label: str
     kind: str
     start: int
     end: int
     instance: int | None = None
+    at: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,60 +96,68 @@ def read_words(
     answer_tokens: Sequence[int] = (),
     phrases: Sequence[str] = (),
     every_word: bool = False,
+    question_words: bool = False,
 ) -> Reading:
     """The question of a sample with an answer's tokens behind it, and the words to look at.
 
     Words: every tag of the question; each place where a phrase stands in the question, or else in the answer; with
-    `every_word` those of the answer. Phrases are compared without regard to case.
+    `question_words` those of the question that stand in no tag; with `every_word` those of the answer. Phrases are
+    compared without regard to case.
     Raises ValueError for a phrase that stands in neither, DataError for a record that cannot be rendered.
     """
     tokenizer = collator.processor.tokenizer
-    asked, labels = _with_phrases(sample, phrases)
+    asked, labels = _with_spans(sample, phrases, question_words)
     prepared = generation_inputs(collator, [asked])
     chat, inputs = prepared.chats[0], prepared.tensors
     words = []
-    for mention, (label, kind, instance) in zip(chat.mentions, labels):
+    for mention, (label, kind, instance, at) in zip(chat.mentions, labels):
         alone = replace(chat, mentions=[replace(mention, instance=0)])
         tokens = np.flatnonzero(instance_tokens(alone, prepared.replacements[0], prepared.offsets[0].numpy()) != IGNORE)
-        words.append(Word(label, kind, int(tokens[0]), int(tokens[-1]) + 1, instance))
+        words.append(Word(label, kind, int(tokens[0]), int(tokens[-1]) + 1, instance, at))
     start = inputs["input_ids"].shape[1]
     text, ends = _decode(tokenizer, answer_tokens)
+    blank = len(text) - len(text.lstrip())
     missing = [phrase for phrase in phrases if phrase.casefold() not in {w.label.casefold() for w in words}]
     for phrase in missing:
         found = [(m.start(), m.end()) for m in re.finditer(re.escape(phrase), text, re.IGNORECASE)]
         if not found:
             raise ValueError(f"the phrase {phrase!r} stands neither in the question nor in the answer {text!r}")
-        words += [Word(phrase, "phrase", *_tokens_of(span, ends, start)) for span in found]
+        words += [Word(phrase, "phrase", *_tokens_of(span, ends, start), at=span[0] - blank) for span in found]
     if every_word:
         places = [(match.group(), match.span()) for match in _WORD.finditer(text)]
-        words += [Word(word, "answer", *_tokens_of(span, ends, start)) for word, span in places]
+        words += [Word(word, "answer", *_tokens_of(span, ends, start), at=span[0] - blank) for word, span in places]
     inputs = _with_answer(inputs, answer_tokens)
     inputs["position_ids"] = collator.positions(inputs)
     inputs.pop("second_per_grid_ts", None)
     return Reading(sample, inputs, text.strip(), start, words)
 
 
-def _with_phrases(sample: Sample, phrases: Sequence[str]) -> tuple[Sample, list[tuple[str, str, int | None]]]:
-    """The sample with a span for each place of a phrase in its questions; (label, kind, instance) of all its spans.
+def _with_spans(sample: Sample, phrases: Sequence[str], every_word: bool) -> tuple[Sample, list[tuple]]:
+    """The sample with a span for each place of a phrase, or each word, in its questions; what `Word` says of all spans:
+    (label, kind, instance, at).
 
     A phrase that is tagged already, in that place, is not taken twice.
     """
     turns, labels = [], []
     for turn in sample.record.turns[:-1]:
         named = turn.instances if sample.record.instances else [None] * len(turn.spans)
-        tags = [(span, (span.phrase.strip(), "tag", i)) for span, i in zip(turn.spans, named)]
-        taken = {(span.start, span.end) for span in turn.spans}
-        places = [
-            (Span(match.start(), match.end(), match.group()), (phrase, "phrase", None))
-            for phrase in phrases
-            for match in re.finditer(re.escape(phrase), turn.text, re.IGNORECASE)
-            if match.span() not in taken
-        ]
-        spans = [*tags, *(places if turn.role == "user" else [])]
+        spans = [(span, (span.phrase.strip(), "tag", i, span.start)) for span, i in zip(turn.spans, named)]
+        if turn.role == "user":
+            taken = {(span.start, span.end) for span in turn.spans}
+            for phrase in phrases:
+                places = (match.span() for match in re.finditer(re.escape(phrase), turn.text, re.IGNORECASE))
+                spans += [_span(turn.text, place, phrase, "phrase") for place in places if place not in taken]
+            words = [match.span() for match in _WORD.finditer(turn.text)] if every_word else []
+            free = [w for w in words if not any(w[0] < span.end and span.start < w[1] for span in turn.spans)]
+            spans += [_span(turn.text, place, turn.text[slice(*place)], "question") for place in free]
         labels += [label for _, label in spans]
         turns.append(replace(turn, spans=[span for span, _ in spans], instances=[0] * len(spans)))
     record = replace(sample.record, turns=[*turns, sample.record.turns[-1]])
     return replace(sample, record=record), labels
+
+
+def _span(text: str, place: tuple[int, int], label: str, kind: str) -> tuple[Span, tuple]:
+    return Span(*place, text[slice(*place)]), (label, kind, None, place[0])
 
 
 def _decode(tokenizer, tokens: Sequence[int]) -> tuple[str, list[int]]:

@@ -56,7 +56,7 @@ def _frames(frames, sample: Sample, rows: list[Row], scale: Scale, columns: int)
     size = (max(2, round(height * shrink)), max(2, round(width * shrink)))
     titles = [_title(row.title, size[1]) for row in rows]
     lines = -(-len(rows) // columns)
-    bar = _colour_bar(scale, lines * (size[0] + _TITLE_PX))
+    bar = colour_bar(scale, lines * (size[0] + _TITLE_PX))
     sampled, steps = np.array(sample.clip.numbers), len(rows[0].heat)
     per_step = -(-len(sampled) // steps)
     empty = np.zeros((size[0] + _TITLE_PX, size[1], 3), np.uint8)
@@ -88,7 +88,7 @@ def _title(text: str, width: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def _colour_bar(scale: Scale, height: int) -> np.ndarray:
+def colour_bar(scale: Scale, height: int) -> np.ndarray:
     """uint8[height, w, 3]: the colours with their values and what they mean."""
     figure = plt.figure(figsize=(0.95, height / 100), dpi=100)
     axis = figure.add_axes((0.06, 0.06, 0.16, 0.88))

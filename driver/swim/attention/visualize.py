@@ -24,9 +24,10 @@ import transformers
 from rich.console import Console
 from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
 
-from swim.attention.maps import TINY, Reading, Word, extract, fuse, read_words
+from swim.attention.heat import NORMALISATIONS, behind_visual, colour_scale, heat_of
+from swim.attention.maps import Reading, Word, extract, read_words
 from swim.attention.overlay import write_overlay
-from swim.attention.pictures import Row, Scale, draw_sheet
+from swim.attention.pictures import Row, draw_sheet
 from swim.data.bench import parse_annotated
 from swim.data.collator import SwimCollator
 from swim.data.errors import DataError
@@ -41,12 +42,6 @@ from swim.infer.load import load_for_inference
 from swim.infer.options import add_data_options, data_settings
 from swim.infer.questions import visual_record
 from swim.train.config import load_config
-
-NORMALISATIONS = {
-    "share": "share of the clip's attention",
-    "clipped": "share of the clip's attention, colours end at 99 % of the cells",
-    "relative": "times the mean of all words behind the video",
-}
 
 console = Console(soft_wrap=True)
 
@@ -67,7 +62,7 @@ class View:
 def view(model, name: str, reading: Reading, layers: list[int], normalisation: str = "share") -> View:
     """The maps of a reading's words, and their heat by one of NORMALISATIONS."""
     spans = [(word.start, word.end) for word in reading.words]
-    behind = _behind_visual(model.config, reading) if normalisation == "relative" else []
+    behind = behind_visual(model.config, reading) if normalisation == "relative" else []
     on_gpu = model.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(model.device)
@@ -75,52 +70,22 @@ def view(model, name: str, reading: Reading, layers: list[int], normalisation: s
     maps = extract(model, reading.inputs, spans + behind, layers)
     seconds = time.monotonic() - begun
     peak_bytes = torch.cuda.max_memory_allocated(model.device) if on_gpu else None
-    heat = fuse(maps, model.config)
-    layer_heat = maps / maps.sum((2, 3, 4), keepdim=True).clamp_min(TINY)
-    if behind:
-        heat, layer_heat = (_relative(part, len(spans)) for part in (heat, layer_heat))
-    count = len(spans)
-    return View(name, maps[:count], heat[:count], layer_heat[:count], seconds, peak_bytes)
-
-
-def _behind_visual(config, reading: Reading) -> list[tuple[int, int]]:
-    """Every token behind the visual block, each alone."""
-    ids = reading.inputs["input_ids"][0]
-    last = int(torch.isin(ids, torch.tensor([config.image_token_id, config.video_token_id])).nonzero()[-1])
-    return [(place, place + 1) for place in range(last + 1, len(ids))]
-
-
-def _relative(maps: torch.Tensor, words: int) -> torch.Tensor:
-    """Maps divided by the mean of those after the first `words`: what every word looks at, such as a sink, becomes 1.
-
-    A tenth of a uniform map on both sides keeps cells that nothing looks at from becoming large.
-    """
-    floor = 0.1 / maps.shape[-3:].numel()
-    return (maps + floor) / (maps[words:].mean(0) + floor)
-
-
-def colour_scale(views: list[View], normalisation: str, layers: bool = False) -> Scale:
-    """One scale for everything in a picture."""
-    values = torch.cat([(part.layer_heat if layers else part.heat).flatten() for part in views])
-    highest = np.quantile(values.numpy(), 0.99) if normalisation == "clipped" else values.max()
-    label = NORMALISATIONS[normalisation]
-    return Scale(
-        label.replace("clip's attention", "clip's attention in a layer") if layers else label, float(highest) or 1.0
-    )
+    heat, layer_heat = heat_of(maps, len(spans), normalisation, model.config)
+    return View(name, maps[: len(spans)], heat, layer_heat, seconds, peak_bytes)
 
 
 def write_views(folder: Path, reading: Reading, views: list[View], layers: list[int], normalisation: str, about: dict):
     """Writes the pictures, the overlay and the raw maps."""
     folder.mkdir(parents=True, exist_ok=True)
     words, sample = reading.words, reading.sample
-    scale = colour_scale(views, normalisation)
+    scale = colour_scale([part.heat for part in views], normalisation)
     rows = [_row(word, part, part.heat[n], views) for n, word in enumerate(words) for part in views]
     heading = f"{about['prompt']}\n{reading.answer}"
     draw_sheet(folder / "sheet.png", sample, rows, scale, heading)
     write_overlay(
         folder / "overlay.mp4", sample, rows, scale, columns=len(views) if len(views) > 1 else min(3, len(rows))
     )
-    layer_scale = colour_scale(views, normalisation, layers=True)
+    layer_scale = colour_scale([part.layer_heat for part in views], normalisation, of_layers=True)
     for n, word in enumerate(words):
         named = [
             (f"layer {layer}", part, part.layer_heat[n, place]) for place, layer in enumerate(layers) for part in views
