@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from swim.train.export import export
 from swim.train.run import train
 
 from .conftest import DEMO_YAML, REPOSITORY
@@ -59,3 +61,15 @@ def test_zero3_with_offload_equals_one_process(configure, demo_data):
     assert set(got) == set(expected)
     assert all(got[name].shape == expected[name].shape for name in expected)
     assert model.config.attention_supervision["layers"] == [1, 2]
+    check_consolidation(Path(two.output_dir), got)
+
+
+def check_consolidation(run: Path, expected: dict):
+    """The last checkpoint's shards alone give the final weights."""
+    source = run / "checkpoint-2"
+    (source / "model.safetensors").unlink()
+    folder = export(source, run / "exported", torch.float32)
+    weights = load_file(folder / "model.safetensors")
+    assert set(weights) == set(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor.float(), msg=name)

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import is_flash_attn_2_available
+
+from swim.train.model import merge_adapter
 
 
 def load_for_inference(path: str | Path, device: torch.device | str | None = None):
@@ -20,17 +23,13 @@ def load_for_inference(path: str | Path, device: torch.device | str | None = Non
     options = {"dtype": torch.bfloat16 if on_gpu else torch.float32, "attn_implementation": attention}
     try:
         if (Path(path) / "adapter_config.json").exists():
-            from peft import PeftConfig, PeftModel  # only for adapters: peft loads slowly
-
-            base = PeftConfig.from_pretrained(path).base_model_name_or_path
-            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, **options)
-            model = PeftModel.from_pretrained(model, path).merge_and_unload()
+            model = merge_adapter(path, **options)
         else:
             model_type = AutoConfig.from_pretrained(path).model_type
             if model_type != "qwen2_5_vl":
                 raise ValueError(f"expected a Qwen2.5-VL model, found {model_type}")
             model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, **options)
         processor = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"cannot load the model {path}: {str(error).splitlines()[0]}") from None
     return model.to(device).eval(), processor

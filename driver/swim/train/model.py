@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
 from transformers.utils import is_flash_attn_2_available
@@ -36,7 +37,7 @@ def load_model(config: TrainConfig, bf16_deepspeed: bool):
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             name, config=model_config, dtype=dtype, attn_implementation=attention_implementation(config)
         )
-    except (OSError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError, SafetensorError) as error:
         raise ConfigError(f"model_name_or_path: cannot load the weights of {name}: {error}") from None
     choose_parts(model, config.train)
     return model, processor
@@ -68,3 +69,18 @@ def lora_config(options: LoraOptions | None) -> LoraConfig | None:
 def write_supervision(folder: str | Path, supervision: dict):
     """Writes the options beside a LoRA adapter, whose folder holds no model config."""
     (Path(folder) / SUPERVISION_FILE).write_text(json.dumps(supervision, indent=1) + "\n")
+
+
+def merge_adapter(folder: str | Path, run: str | Path | None = None, **options) -> Qwen2_5_VLForConditionalGeneration:
+    """The base model of a LoRA adapter's folder with the adapter merged in, and the supervision it was trained with.
+
+    run: where the supervision's file lies when it is not in `folder`. options: of `from_pretrained`.
+    """
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, **options)
+    model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    for place in (folder, run):
+        if place is not None and (Path(place) / SUPERVISION_FILE).exists():
+            model.config.attention_supervision = json.loads((Path(place) / SUPERVISION_FILE).read_text())
+            break
+    return model

@@ -1,0 +1,70 @@
+"""The model card of a checkpoint: what it was trained from, on what, how, and with which numbers."""
+
+import json
+from pathlib import Path
+
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
+from swim.train.run_folder import CONFIG_FILE, FINISHED_FILE, MIXTURE_FILE
+
+_TEXT = """---
+{metadata}
+---
+
+# {name}
+
+Qwen2.5-VL fine-tuned with SWIM ("See What I Mean", arXiv 2605.18018): the attention of a noun tagged `<ins>...</ins>` was
+supervised with the mask of the object that it names. At inference nothing is special: ask in ordinary words.
+
+{sections}
+The paper's weights and data are CC BY-NC 4.0; the base model and the videos have terms of their own. Say here which apply.
+"""
+
+
+def write_card(folder: Path, run: Path):
+    """Writes README.md into a checkpoint's folder, from what training left in `run`; what is not there is left out."""
+    config = _read(run / CONFIG_FILE)
+    base = config.get("model_name_or_path")
+    named = base if base and not Path(base).exists() else None  # a folder of this machine means nothing elsewhere
+    metadata = ModelCardData(
+        base_model=named, library_name="transformers", pipeline_tag="video-text-to-text", tags=["swim", "qwen2_5_vl"]
+    )
+    sections = [
+        _section("Numbers", _read(run / FINISHED_FILE) | _read(run / "summary.json")),
+        _data_section(_read(run / MIXTURE_FILE)),
+        _section("Settings", {key: value for key, value in config.items() if key not in ("output_dir", "demo")}),
+    ]
+    name, text = folder.resolve().name, "\n".join(section for section in sections if section)
+    ModelCard(_TEXT.format(metadata=metadata.to_yaml(), name=name, sections=text)).save(folder / "README.md")
+
+
+def _read(path: Path) -> dict:
+    """A JSON or YAML file, {} for none."""
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+
+
+def _section(title: str, values: dict) -> str:
+    if not values:
+        return ""
+    rows = [f"| {key} | {_shown(value)} |" for key, value in values.items()]
+    return "\n".join([f"## {title}\n", "| | |", "|---|---|", *rows, ""])
+
+
+def _shown(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+
+
+def _data_section(mixture: dict) -> str:
+    if not mixture:
+        return ""
+    rows = [
+        f"| {Path(source['json_path']).name} | {source['selected']:,} of {source['records']:,} | {source['sha256'][:12]} |"
+        for source in mixture["sources"]
+    ]
+    return "\n".join(["## Data\n", "| file | records | SHA-256 |", "|---|---|---|", *rows, ""])

@@ -1,0 +1,93 @@
+"""Consolidates what training left into one checkpoint that everything loads.
+
+    python -m swim.train.export output/swim-7b --output output/swim-7b-bf16
+    python -m swim.train.export output/swim-7b/checkpoint-500 --output output/swim-7b-500 --push_to_hub you/SWIM-7B
+
+Takes a finished run or a checkpoint of it: whole weights, a LoRA adapter (merged into its base), or the shards of ZeRO-2
+and ZeRO-3. Writes bf16 safetensors under the released checkpoints' names, with configuration, processor, chat template and
+a model card: for stock transformers, vLLM and every command here.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+from swim.train.card import write_card
+from swim.train.model import merge_adapter
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def export(source: str | Path, output: str | Path, dtype: torch.dtype = torch.bfloat16) -> Path:
+    """Writes the checkpoint folder `output`. Raises ValueError naming `source` for what cannot be exported."""
+    source, output = Path(source), Path(output)
+    if not source.is_dir():
+        raise ValueError(f"{source}: no such folder")
+    if output.resolve() == source.resolve():
+        raise ValueError(f"{output}: would overwrite what is exported; choose another --output")
+    run = source.parent if source.name.startswith("checkpoint-") else source
+    try:
+        model = _load(source, run, dtype)
+        processor = AutoProcessor.from_pretrained(source if (source / "tokenizer_config.json").exists() else run)
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{source}: cannot be exported: {str(error).splitlines()[0]}") from None
+    model.save_pretrained(output)
+    processor.save_pretrained(output)
+    write_card(output, run)
+    return output
+
+
+def _load(source: Path, run: Path, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
+    if (source / "adapter_config.json").exists():
+        model = merge_adapter(source, run, dtype=torch.float32)  # a merge in bf16 would round the sum
+        return model.to(dtype)
+    if any(source.glob("*.safetensors")):
+        return Qwen2_5_VLForConditionalGeneration.from_pretrained(source, dtype=dtype)
+    if (source / "latest").exists():
+        return _from_shards(source, run, dtype)
+    raise ValueError(f"{source}: neither weights (*.safetensors) nor an adapter nor DeepSpeed's shards (latest)")
+
+
+def _from_shards(source: Path, run: Path, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
+    """The model of a DeepSpeed checkpoint, from the float32 weights that its optimiser keeps."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint  # slow to import
+
+    config = AutoConfig.from_pretrained(source if (source / "config.json").exists() else run)
+    weights = get_fp32_state_dict_from_zero_checkpoint(str(source))
+    model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=dtype)
+    tied = model.all_tied_weights_keys
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or set(missing) - set(tied):
+        raise ValueError(f"{source}: its shards do not fit the model: {[*unexpected, *missing][:3]}")
+    model.tie_weights()
+    return model
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="swim.train.export", description=__doc__.splitlines()[0])
+    parser.add_argument("source", help="folder of a run, or one of its checkpoints")
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
+    parser.add_argument("--push_to_hub", metavar="NAME", help="also upload as this model, private when it is new")
+    options = parser.parse_args(arguments)
+    try:
+        folder = export(options.source, options.output, DTYPES[options.dtype])
+        print(f"written: {folder}")
+        if options.push_to_hub:
+            from huggingface_hub import HfApi
+
+            api = HfApi()
+            api.create_repo(options.push_to_hub, private=True, exist_ok=True)
+            print(f"uploaded: {api.upload_folder(repo_id=options.push_to_hub, folder_path=folder)}")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

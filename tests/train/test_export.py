@@ -1,0 +1,84 @@
+"""What is exported is what was trained, in one folder that everything loads."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+from swim.infer.load import load_for_inference
+from swim.train import export
+from swim.train.run import train
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """Function: the folder of a successful export, and its weights."""
+
+    def run(source, *options: str) -> tuple[Path, dict[str, torch.Tensor]]:
+        output = tmp_path / "exported"
+        assert export.main([str(source), "--output", str(output), *options]) == 0
+        return output, load_file(output / "model.safetensors")
+
+    return run
+
+
+def test_a_run_becomes_bf16_with_processor_and_card(configure, exported, tiny_model_dir):
+    config = configure(max_steps=1)
+    train(config)
+    folder, weights = exported(config.output_dir)
+    trained = load_file(Path(config.output_dir) / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert set(weights) == set(trained) == set(load_file(tiny_model_dir / "model.safetensors"))
+    assert all(torch.equal(weights[name], trained[name].bfloat16()) for name in trained)
+    assert {name.split(".")[0] for name in weights} <= {"visual", "model", "lm_head"}  # as released, for vLLM too
+    assert AutoConfig.from_pretrained(folder).attention_supervision["layers"] == [1, 2]
+    processor = AutoProcessor.from_pretrained(folder)
+    assert processor.chat_template == AutoProcessor.from_pretrained(tiny_model_dir).chat_template
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n") and "pipeline_tag: video-text-to-text" in card and "CC BY-NC 4.0" in card
+    finished = json.loads((Path(config.output_dir) / "finished.json").read_text())
+    assert f"| steps | {finished['steps']} |" in card and "| learning_rate |" in card and "train.json" in card
+    assert str(config.output_dir) not in card
+    model, _ = load_for_inference(folder)
+    assert model.config.attention_supervision["layers"] == [1, 2]
+
+
+def test_an_adapter_is_merged_into_its_base(configure, exported, tiny_model_dir):
+    config = configure(max_steps=2, **{"lora.r": 4, "learning_rate": 0.02})
+    train(config)
+    folder, weights = exported(config.output_dir, "--dtype", "float32")
+    merged, _ = load_for_inference(config.output_dir)
+    alone = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    assert merged.config.attention_supervision == alone.config.attention_supervision
+    for (name, ours), theirs in zip(alone.named_parameters(), merged.parameters()):
+        torch.testing.assert_close(ours, theirs, msg=name)
+    base = load_file(tiny_model_dir / "model.safetensors")
+    assert any(not torch.allclose(weights[name], base[name]) for name in base)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("nowhere", "no such folder"), ("empty", "neither weights"), ("same", "would overwrite what is exported")],
+)
+def test_what_cannot_be_exported_is_named(tmp_path, tiny_model_dir, capsys, kind, message):
+    (tmp_path / "empty").mkdir()
+    source = {"nowhere": tmp_path / "nowhere", "empty": tmp_path / "empty", "same": tiny_model_dir}[kind]
+    output = tiny_model_dir if kind == "same" else tmp_path / "out"
+    assert export.main([str(source), "--output", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {source}") and message in error
+
+
+def test_cut_weights_are_named(tmp_path, tiny_model_dir, capsys):
+    source = tmp_path / "cut"
+    shutil.copytree(tiny_model_dir, source)
+    weights = load_file(source / "model.safetensors")
+    save_file(weights, source / "model.safetensors")
+    whole = (source / "model.safetensors").read_bytes()
+    (source / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert export.main([str(source), "--output", str(tmp_path / "out")]) == 2
+    assert f"error: {source}: cannot be exported" in capsys.readouterr().err
