@@ -11,7 +11,10 @@ launch() {
       --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}")
   fi
   if (( ${NPROC:-1} * ${NNODES:-1} > 1 )); then
-    command+=(torch.distributed.run --nproc_per_node "${NPROC:-1}" "${meeting[@]}" -m)
+    # Slurm's SIGUSR1 reaches the processes too, and they have these seconds to save.
+    export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-180}"
+    command+=(torch.distributed.run --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
+      --nproc_per_node "${NPROC:-1}" "${meeting[@]}" -m)
   fi
   exec "${command[@]}" "$@"
 }

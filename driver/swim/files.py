@@ -1,4 +1,4 @@
-"""Files that survive a kill: whole or not there, and lines of which a torn one harms nothing."""
+"""Files that survive a kill: whole or not there, and lines of which a torn one harms nothing; sizes for people."""
 
 import json
 import os
@@ -17,10 +17,14 @@ def write_atomically(path: Path, text: str):
 
 
 def append_json_lines(path: Path, entries: Iterable[dict]):
-    """Appends one JSON line per entry; they are on the disk when this returns."""
+    """Appends one JSON line per entry; they are on the disk when this returns. Lines of several processes do not mix."""
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-    with path.open("ab") as file:
-        file.write(("\n" + lines).encode())  # the first line break ends a line that a kill tore
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                lines = "\n" + lines  # ends a line that a kill tore
+        file.write(lines.encode())
         file.flush()
         os.fsync(file.fileno())
 
@@ -34,3 +38,11 @@ def read_json_lines(path: Path) -> Iterator[dict]:
             yield json.loads(line)
         except ValueError:  # empty or torn
             continue
+
+
+def human_bytes(count: float) -> str:
+    """1500000000 -> "1.50 GB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.2f} {unit}"
+    return f"{count / 1e3:,.1f} kB"

@@ -10,7 +10,7 @@ import pytest
 
 from swim.data.download import first_of_each_kind, main
 
-from .hub import Hub
+from ..hub import Hub
 
 SCRIPT = Path(__file__).resolve().parents[2] / "run_scripts/download.sh"
 CAPTIONS = {f"train/caption-{n}.json": json.dumps([{"index": n, "text": "word " * 40_000}]).encode() for n in range(11)}

@@ -1,7 +1,10 @@
 """What is exported is what was trained, in one folder that everything loads."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,8 @@ from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGene
 from swim.infer.load import load_for_inference
 from swim.train import export
 from swim.train.run import train
+
+from ..hub import Hub
 
 
 @pytest.fixture
@@ -45,6 +50,51 @@ def test_a_run_becomes_bf16_with_processor_and_card(configure, exported, tiny_mo
     assert str(config.output_dir) not in card
     model, _ = load_for_inference(folder)
     assert model.config.attention_supervision["layers"] == [1, 2]
+
+
+def push(source, output, hub: Hub | None, home, token: str | None = "hf_secret") -> subprocess.CompletedProcess:
+    """Exports and uploads against a hub of one's own; None: one that is not there."""
+    command = [
+        sys.executable,
+        "-m",
+        "swim.train.export",
+        str(source),
+        "--output",
+        str(output),
+        "--push_to_hub",
+        "me/tiny",
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {
+        "HF_ENDPOINT": hub.url if hub else "http://127.0.0.1:9",
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    environment |= {"HF_TOKEN": token} if token else {}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_an_upload_is_private_and_whole(tmp_path, tiny_model_dir):
+    with Hub({}) as hub:
+        done = push(tiny_model_dir, tmp_path / "out", hub, tmp_path / "home")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [(made["name"], made["visibility"]) for made in hub.made] == [("tiny", "private")]
+    uploaded, written = hub.files["models/me/tiny"], tmp_path / "out"
+    assert uploaded == {path.name: path.read_bytes() for path in written.iterdir()} and "README.md" in uploaded
+
+
+@pytest.mark.parametrize(
+    ("reachable", "token"), [(True, None), pytest.param(False, "hf_secret", marks=pytest.mark.slow)]
+)
+def test_an_upload_that_fails_says_so_and_keeps_the_folder(tmp_path, tiny_model_dir, reachable, token):
+    with Hub({}) as hub:
+        done = push(tiny_model_dir, tmp_path / "out", hub if reachable else None, tmp_path / "home", token)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert (
+        f"error: me/tiny: not uploaded; {tmp_path / 'out'} is complete" in done.stderr
+        and "hf_secret" not in done.stderr
+    )
+    assert load_file(tmp_path / "out/model.safetensors")
 
 
 def test_an_adapter_is_merged_into_its_base(configure, exported, tiny_model_dir):

@@ -12,9 +12,9 @@ from transformers import AutoConfig
 
 from swim.data.collator import SwimCollator
 from swim.data.errors import DataError, Reason
-from swim.data.mixture import load_mixture
+from swim.data.mixture import load_mixture, row_record
 from swim.train.run import train
-from swim.train.skipping import CountingCollator, SkippedRecords, TooManyBadRecords
+from swim.train.skipping import CountingCollator, SkippedRecords, TooManyBadRecords, unpack
 
 FULL = {"size": [168, 168], "counts": [0, 168 * 168]}
 
@@ -112,10 +112,12 @@ def test_skipping_leaves_every_good_sample_as_it_is(dirty, collator):
     for start in range(0, len(rows), 3):
         batch = counting(rows[start : start + 3])
         counts += batch.pop("data_counts")
+        names = unpack(batch.pop("record_names"))
         skipped = json.loads(bytes(batch.pop("skipped").numpy())) if "skipped" in batch else []
         reasons.update(entry["reason"] for entry in skipped)
         bad = {entry["position"] for entry in skipped}
         good = [row for row in rows[start : start + 3] if row["position"] not in bad]
+        assert names == [row_record(row).where for row in good]
         alone = collator(good or [collator.empty_sample()])
         assert alone.keys() == batch.keys()
         assert all(torch.equal(batch[name], alone[name]) for name in alone)

@@ -1,6 +1,5 @@
-"""Pictures of attention maps over frames, and of training curves."""
+"""Pictures of attention maps over frames."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,21 +121,3 @@ def _draw(axis, sample: Sample, number: int, heat: np.ndarray | None, highest: f
     axis.set_xticks([])
     axis.set_yticks([])
     return drawn
-
-
-def plot_training(path: str | Path, runs: dict[str, str | Path]):
-    """Writes the curves of text_loss, mask_loss and pointing. runs: name -> output folder with trainer_state.json."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    for name, folder in runs.items():
-        history = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
-        for axis, key in zip(axes, ("text_loss", "mask_loss", "pointing")):
-            points = [(entry["step"], entry[key]) for entry in history if key in entry]
-            axis.plot(*zip(*points), label=name)
-    for axis, key in zip(axes, ("text_loss", "mask_loss", "pointing")):
-        axis.set_title(key)
-        axis.set_xlabel("optimiser step")
-        axis.grid(alpha=0.3)
-    axes[0].set_yscale("log")
-    axes[0].legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -17,6 +17,8 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.file_download import DryRunFileInfo
 
+from swim.files import human_bytes
+
 
 @dataclass(frozen=True)
 class Repository:
@@ -79,11 +81,13 @@ def download(repositories: list[Repository], root: Path, subset: int | None):
         plans[repository] = files = plan(repository, folder, subset)
         missing = sum(file.file_size or 0 for file in files if file.will_download)
         missing_bytes += missing
-        total = _size(sum(file.file_size or 0 for file in files))
-        print(f"{repository.id}: {len(files)} files, {total}, to fetch {_size(missing)}, into {folder}", flush=True)
+        total = human_bytes(sum(file.file_size or 0 for file in files))
+        print(
+            f"{repository.id}: {len(files)} files, {total}, to fetch {human_bytes(missing)}, into {folder}", flush=True
+        )
     root.mkdir(parents=True, exist_ok=True)
     free_bytes = shutil.disk_usage(root).free
-    print(f"to fetch: {_size(missing_bytes)}; free in {root}: {_size(free_bytes)}", flush=True)
+    print(f"to fetch: {human_bytes(missing_bytes)}; free in {root}: {human_bytes(free_bytes)}", flush=True)
     if missing_bytes > free_bytes:
         remedy = "choose another with --dir, or less with --subset or --bench-only"
         raise HubError(f"the disk of {root} is too small; {remedy}")
@@ -114,10 +118,6 @@ def _explain(error: Exception) -> str:
         f"no whole answer from {constants.ENDPOINT} ({' '.join(str(causes[-1]).split())}). Check the connection, name a "
         "mirror with HF_ENDPOINT, unset HF_HUB_OFFLINE; then give the same command again"
     )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 10**7 else f"{count / 1e3:,.1f} kB"
 
 
 def _count(text: str) -> int:

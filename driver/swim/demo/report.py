@@ -17,7 +17,7 @@ from rich.table import Table
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from swim.attention.grounding import GroundingScores, mean_maps, score_grounding
-from swim.attention.pictures import plot_training, show_maps
+from swim.attention.pictures import show_maps
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
 from swim.data.sample import DataSettings, Sample, SampleReader
@@ -25,6 +25,7 @@ from swim.data.tags import strip_tags
 from swim.demo.inputs import make_demo_inputs
 from swim.infer.generate import generate_answers
 from swim.train.config import ConfigError, TrainConfig
+from swim.train.report import plot_curves
 from swim.train.run import train
 from swim.train.run_folder import RunFolder
 
@@ -61,10 +62,10 @@ def train_and_report(config: TrainConfig):
     Raises ConfigError when the control fails.
     """
     folder = Path(config.output_dir)
-    if (folder / "summary.json").exists():
-        train(config)  # says that it is finished, or that the folder belongs to another configuration
+    changed = RunFolder(folder).differences(config)
+    if (folder / "summary.json").exists() and not changed:
+        train(config)  # says that it is finished
         return
-    RunFolder(folder).check_config(config)
     control_folder = folder / "text_only"
     with _beside(control_config(config, control_folder), folder) as control:
         summary = train(config)
@@ -79,7 +80,8 @@ def train_and_report(config: TrainConfig):
     pictured = _pictured(held_out)
     maps = {name: score.maps for name, score in scores.items()}
     show_maps(folder / "attention.png", pictured, [_phrase(sample) for sample in pictured], maps)
-    plot_training(folder / "loss.png", {"supervised": folder, "text only": control_folder})
+    runs = {"supervised": folder, "text only": control_folder}
+    plot_curves(folder / "loss.png", runs, ("text_loss", "mask_loss", "pointing"))
     numbers = summarise(scores, summary)
     (folder / "summary.json").write_text(json.dumps(numbers, indent=1) + "\n")
     _print_table(numbers, folder)
@@ -112,7 +114,7 @@ def _beside(config: TrainConfig, folder: Path) -> Iterator[subprocess.Popen]:
 def _end_with_parent():
     """Asks Linux to end this process with its parent, also when that is killed: else two controls could meet."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a polite signal would let it save first
 
 
 def read_held_out(path: Path, settings: DataSettings) -> HeldOut:

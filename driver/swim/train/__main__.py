@@ -1,5 +1,9 @@
-"""The command: `python -m swim.train --config FILE [--key value ...]`."""
+"""The command: `python -m swim.train --config FILE [--key value ...]`.
 
+Ends with 0 when the run is finished, 1 behind an error, 143 or 138 when SIGTERM or SIGUSR1 stopped it behind a checkpoint.
+"""
+
+import errno
 import os
 import sys
 
@@ -7,7 +11,9 @@ from swim.data.errors import DataError
 from swim.demo.inputs import with_demo_inputs
 from swim.demo.report import train_and_report
 from swim.train.config import ConfigError, load_config
+from swim.train.faults import TrainingFault
 from swim.train.run import train
+from swim.train.signals import Stopped
 from swim.train.skipping import TooManyBadRecords
 
 
@@ -22,10 +28,23 @@ def main(arguments: list[str]) -> int:
             train_and_report(config)
         else:
             train(config)
-    except (ConfigError, DataError, TooManyBadRecords) as error:
-        print(f"error: {_last_line(error)}", file=sys.stderr)
-        return 1
+    except (ConfigError, DataError, TooManyBadRecords, TrainingFault) as error:
+        return _told(_last_line(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        place = error.filename or "the output folder or the cache"
+        return _told(f"{place}: the disk is full. Make room and start the same command again")
+    except Stopped as stopped:
+        sys.stdout.write(f"{stopped}\n")
+        return stopped.status
     return 0
+
+
+def _told(message: str) -> int:
+    """On a line of its own, behind progress bars, and in one piece, as other processes write too."""
+    sys.stderr.write(f"\nerror: {message}\n")
+    return 1
 
 
 def _split_config(arguments: list[str]) -> tuple[str, list[str]]:

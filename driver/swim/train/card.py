@@ -24,22 +24,22 @@ The paper's weights and data are CC BY-NC 4.0; the base model and the videos hav
 
 def write_card(folder: Path, run: Path):
     """Writes README.md into a checkpoint's folder, from what training left in `run`; what is not there is left out."""
-    config = _read(run / CONFIG_FILE)
+    config = read_left(run / CONFIG_FILE)
     base = config.get("model_name_or_path")
     named = base if base and not Path(base).exists() else None  # a folder of this machine means nothing elsewhere
     metadata = ModelCardData(
         base_model=named, library_name="transformers", pipeline_tag="video-text-to-text", tags=["swim", "qwen2_5_vl"]
     )
     sections = [
-        _section("Numbers", _read(run / FINISHED_FILE) | _read(run / "summary.json")),
-        _data_section(_read(run / MIXTURE_FILE)),
-        _section("Settings", {key: value for key, value in config.items() if key not in ("output_dir", "demo")}),
+        values_section("Numbers", read_left(run / FINISHED_FILE) | read_left(run / "summary.json")),
+        data_section(read_left(run / MIXTURE_FILE)),
+        values_section("Settings", {key: value for key, value in config.items() if key not in ("output_dir", "demo")}),
     ]
     name, text = folder.resolve().name, "\n".join(section for section in sections if section)
     ModelCard(_TEXT.format(metadata=metadata.to_yaml(), name=name, sections=text)).save(folder / "README.md")
 
 
-def _read(path: Path) -> dict:
+def read_left(path: Path) -> dict:
     """A JSON or YAML file, {} for none."""
     if not path.exists():
         return {}
@@ -47,7 +47,8 @@ def _read(path: Path) -> dict:
     return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
 
 
-def _section(title: str, values: dict) -> str:
+def values_section(title: str, values: dict) -> str:
+    """A heading and a table of names and values; "" for none."""
     if not values:
         return ""
     rows = [f"| {key} | {_shown(value)} |" for key, value in values.items()]
@@ -60,7 +61,8 @@ def _shown(value) -> str:
     return json.dumps(value) if isinstance(value, (dict, list)) else str(value)
 
 
-def _data_section(mixture: dict) -> str:
+def data_section(mixture: dict) -> str:
+    """What mixture.json says of the data, as a table; "" for none."""
     if not mixture:
         return ""
     rows = [

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 from trl import SFTConfig
 
 from swim.data.chat import SYSTEM_PROMPT
@@ -23,6 +24,7 @@ _FIXED_ARGUMENTS = {
     "prediction_loss_only": True,
     "label_names": ["labels"],
     "ddp_find_unused_parameters": False,
+    "logging_nan_inf_filter": False,  # it hides what swim.train.faults stops at
 }
 
 
@@ -67,6 +69,9 @@ class TrainConfig(BaseModel):
     Bench-Q) whose text_loss, mask_loss, pointing and inside are logged with `eval_` every `eval_steps`, by default when a
     checkpoint is saved; its frames are chosen as in training, and with several processes its first records may count
     twice, so that all have equally many. eval_root: what its videos are relative to, null for its folder.
+    dataloader_timeout_s: how long a data worker may take for a batch before the run ends; a process that others wait for
+    has 5 minutes more (`ddp_timeout`). save_total_limit: complete checkpoints to keep, the best among them; null keeps
+    all. allow_config_change: a run may go on with another configuration or other data. report_to: tensorboard, wandb, none.
     cpu_threads: of this process; null leaves it to torch. demo_report: control run, pictures and summary.json; needs
     one process.
     """
@@ -99,6 +104,9 @@ class TrainConfig(BaseModel):
     eval_root: str | None = None
     mask_resolution: int = Field(1, ge=1)
     cache_gb: float = Field(0.0, ge=0)
+    dataloader_timeout_s: float = Field(600.0, gt=0)
+    save_total_limit: int | None = Field(None, ge=1)
+    allow_config_change: bool = False
     cpu_threads: int | None = Field(None, ge=1)
     arguments: dict[str, Any] = {}
 
@@ -131,26 +139,37 @@ class TrainConfig(BaseModel):
             time_limit_s=self.decode_time_limit_s,
         )
 
+    @property
+    def process_timeout_s(self) -> int:
+        """How long processes wait for each other: longer than for a data worker, whose error says more."""
+        return self.arguments.get("ddp_timeout", int(self.dataloader_timeout_s) + 300)
+
     def trainer_arguments(self) -> SFTConfig:
         """Raises ConfigError for values that the trainer refuses."""
-        arguments = {**self._evaluation(), **self.arguments, **_FIXED_ARGUMENTS}
+        defaults = {"report_to": "tensorboard", "ddp_timeout": self.process_timeout_s}
+        arguments = {**defaults, **self._evaluation(), **self.arguments, **_FIXED_ARGUMENTS}
         if not torch.cuda.is_available():
             arguments |= {"use_cpu": True, "dataloader_pin_memory": False}
             if "RANK" in os.environ:  # without a backend TrainingArguments takes two CPU processes for one
                 arguments["ddp_backend"] = "gloo"
         try:
-            return SFTConfig(output_dir=self.output_dir, **arguments)
+            resolved = SFTConfig(output_dir=self.output_dir, **arguments)
         except (TypeError, ValueError, ImportError, OSError) as error:
             raise ConfigError(f"the trainer refuses its arguments: {error}") from None
+        absent = set(resolved.report_to) - set(get_available_reporting_integrations())
+        if absent:
+            raise ConfigError(f"report_to: {', '.join(sorted(absent))} is not installed, or no such tracker is known")
+        return resolved
 
     def _evaluation(self) -> dict[str, Any]:
-        """When and how many at a time, unless the configuration says so."""
+        """When, how many at a time and what is best, unless the configuration says so."""
         if self.eval_grounding is None:
             return {}
         saved = {"eval_strategy": self.arguments.get("save_strategy"), "eval_steps": self.arguments.get("save_steps")}
         every = {name: value for name, value in saved.items() if value not in (None, "no", "best")}
         batch_size = self.arguments.get("per_device_train_batch_size", 8)
-        return {"eval_strategy": "steps", "eval_steps": 500, **every, "per_device_eval_batch_size": batch_size}
+        best = {"metric_for_best_model": "pointing"}
+        return {"eval_strategy": "steps", "eval_steps": 500, **best, **every, "per_device_eval_batch_size": batch_size}
 
     def to_flat(self) -> dict[str, Any]:
         """The resolved configuration in the layout of the YAML."""
@@ -213,6 +232,7 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Keys whose values differ, leaving out those that do not change the result."""
     ignored = {"resume_from_checkpoint", "demo_report", "save_total_limit", "disable_tqdm", "report_to"}
+    ignored |= {"allow_config_change", "dataloader_timeout_s", "ddp_timeout"}
     return sorted(key for key in (set(old) | set(new)) - ignored if old.get(key) != new.get(key))
 
 

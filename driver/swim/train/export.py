@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
@@ -67,6 +69,23 @@ def _from_shards(source: Path, run: Path, dtype: torch.dtype) -> Qwen2_5_VLForCo
     return model
 
 
+def upload(folder: Path, name: str) -> str:
+    """Uploads a folder as the model `name` ("owner/model"), private when it is new; returns its address.
+
+    Raises ValueError when the hub refuses or does not answer.
+    """
+    api = HfApi()
+    try:
+        address = api.create_repo(name, private=True, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder)
+    except (HTTPError, OSError) as error:
+        raise ValueError(
+            f"{name}: not uploaded; {folder} is complete, so that `hf upload {name} {folder}` does the rest. HF_TOKEN has "
+            f"to allow writing, HF_ENDPOINT names another hub ({' '.join(str(error).split())})"
+        ) from None
+    return str(address)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="swim.train.export", description=__doc__.splitlines()[0])
     parser.add_argument("source", help="folder of a run, or one of its checkpoints")
@@ -78,11 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = export(options.source, options.output, DTYPES[options.dtype])
         print(f"written: {folder}")
         if options.push_to_hub:
-            from huggingface_hub import HfApi
-
-            api = HfApi()
-            api.create_repo(options.push_to_hub, private=True, exist_ok=True)
-            print(f"uploaded: {api.upload_folder(repo_id=options.push_to_hub, folder_path=folder)}")
+            print(f"uploaded: {upload(folder, options.push_to_hub)}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,24 +1,38 @@
 """One training run, read from top to bottom."""
 
-import json
 import os
+import signal
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 from rich.console import Console
-from transformers.trainer_utils import set_seed
+from torch import distributed
+from transformers import TrainerState
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput, set_seed
+from trl import SFTConfig
 
 from swim.data.collator import SwimCollator
-from swim.data.mixture import load_annotated, load_mixture
+from swim.data.mixture import Mixture, load_annotated, load_mixture
+from swim.train.card import write_card
+from swim.train.checkpoints import Checkpoints, FinishCheckpoints, problem, processes_of
 from swim.train.config import ConfigError, TrainConfig
+from swim.train.estimate import Needs, check_room, estimate, numbers_of, sharing_of
+from swim.train.faults import saving, told_faults
 from swim.train.model import attention_implementation, load_model, lora_config, write_supervision
 from swim.train.parts import parts_table
+from swim.train.report import REPORT_FILE, write_report
 from swim.train.run_folder import RunFolder
+from swim.train.signals import Stopped, StopOnSignal
 from swim.train.skipping import CountingCollator, SkippedRecords
 from swim.train.trainer import LOGGED, SaveSupervision, SwimTrainer
+from swim.train.watch import TensorBoard, keep_wandb_run
+from swim.train.worker_notes import WorkerNotes
 
 console = Console(soft_wrap=True)
 
@@ -28,95 +42,165 @@ def train(config: TrainConfig) -> dict:
 
     A finished run is left as it is. An unfinished one with the same configuration resumes from its last complete
     checkpoint. `config` names its model and its data. Raises ConfigError for a folder that belongs to another
-    configuration, DataError for bad data.
+    configuration or other data, DataError for bad data, TrainingFault for what ends a run, Stopped behind a signal.
     """
     folder = RunFolder(config.output_dir)
-    folder.check_config(config)
+    changed = folder.differences(config)
     finished = folder.finished()
-    if finished is not None:
+    if finished is not None and not changed:
         console.print(f"{folder.path} holds this run, finished after {finished['steps']} steps: nothing to do")
         return finished
 
-    _join_deepspeed(config)
+    _join_processes(config)
     arguments = config.trainer_arguments()
     _join_fsdp(arguments)
-    mixture = load_mixture(config.data_config, arguments.seed, config.skip_list)
-    resume = _checkpoint(config, folder, arguments)
     state = PartialState()
+    mixture = load_mixture(config.data_config, arguments.seed, config.skip_list)
+    changed = folder.differences(config, mixture)
+    resume = _checkpoint(config, arguments, state)
     if config.cpu_threads is not None:
         torch.set_num_threads(config.cpu_threads)
     set_seed(arguments.seed)
-    model, processor = load_model(config, arguments.deepspeed is not None and arguments.bf16)
-    supervision = model.config.attention_supervision
-    skipped = SkippedRecords(folder.path, config.max_bad_fraction, mixture.hashes)
-    collator = SwimCollator(processor, model.config, config.data_settings)
-    trainer = SwimTrainer(
-        model=model,
-        args=arguments,
-        data_collator=CountingCollator(collator, config.on_bad_record == "skip"),
-        train_dataset=mixture.dataset,
-        eval_dataset=None if config.eval_grounding is None else load_annotated(config.eval_grounding, config.eval_root),
-        processing_class=processor,
-        peft_config=lora_config(config.lora),
-        skipped=skipped,
-        learning_rates=config.learning_rates,
-    )
-    if config.lora is not None:
-        trainer.add_callback(SaveSupervision(lambda path: write_supervision(path, supervision)))
+    notes, stop = WorkerNotes(arguments.dataloader_num_workers), StopOnSignal()
+    trainer = _make_trainer(config, arguments, mixture, notes, stop)
+    needs = _needs(config, trainer)
+    trainer.checkpoint_bytes = needs.checkpoint
     if state.is_main_process:
-        folder.write_config(config)
-        folder.write_mixture(mixture)
-        console.print(mixture.table())
-        _announce(config, trainer, len(mixture.dataset), resume)
-    _count_on(trainer, skipped, resume, state)
+        folder.begin(config, mixture)
+        _announce(config, trainer, mixture, resume)
+        if changed:
+            console.print(f"goes on although these differ: {', '.join(changed)}")
+        for line in check_room(needs, folder.path, config.save_total_limit, int(os.environ.get("LOCAL_WORLD_SIZE", 1))):
+            console.print(line)
+        step = 0 if resume is None else TrainerState.load_from_json(resume / TRAINER_STATE_NAME).global_step
+        trainer.skipped.forget_after(step)
+        if "wandb" in arguments.report_to:
+            keep_wandb_run(folder.path)
+    state.wait_for_everyone()
 
-    result = trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    trainer.save_model()
-    trainer.save_state()
-    last = next((entry for entry in reversed(trainer.state.log_history) if "text_loss" in entry), {})
-    summary = {
-        "steps": trainer.state.global_step,
-        **{name: last[name] for name in LOGGED if name in last},
-        **{name: result.metrics[name] for name in ("train_loss", "train_runtime") if name in result.metrics},
-    }
+    with told_faults(notes, config.dataloader_timeout_s):
+        with stop.listening(), trainer.clock.running():
+            result = trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        if stop.agreed and trainer.state.global_step < trainer.state.max_steps:
+            raise _stopped(stop, trainer, folder, state)
+        remedy = "Make room and start the same command again: it goes on from the last checkpoint"
+        with saving(folder.path, "the final weights", needs.checkpoint, remedy):
+            trainer.save_model()
+            trainer.save_state()
+    summary = _summary(trainer, result)
     if state.is_main_process:
         if config.lora is not None:
-            write_supervision(folder.path, supervision)
+            write_supervision(folder.path, _supervision(trainer))
+        write_report(folder.path, summary)
         folder.finish(summary)
-        for reason, count in skipped.by_reason().most_common():
-            console.print(f"skipped {count} record(s): {reason}; listed in {skipped.path}")
-        console.print(f"finished after {summary['steps']} steps: {folder.path}")
+        write_card(folder.path, folder.path)
+        for reason, count in trainer.skipped.by_reason().most_common():
+            console.print(f"skipped {count} record(s): {reason}; listed in {trainer.skipped.path}")
+        console.print(f"finished after {summary['steps']} steps: {folder.path}, see {REPORT_FILE} there")
     state.wait_for_everyone()
     return summary
 
 
-def _checkpoint(config: TrainConfig, folder: RunFolder, arguments) -> Path | None:
+def _make_trainer(
+    config: TrainConfig, arguments: SFTConfig, mixture: Mixture, notes: WorkerNotes, stop: StopOnSignal
+) -> SwimTrainer:
+    model, processor = load_model(config, arguments.deepspeed is not None and arguments.bf16)
+    folder, supervision = Path(config.output_dir), model.config.attention_supervision
+    collator = SwimCollator(processor, model.config, config.data_settings)
+    trainer = SwimTrainer(
+        model=model,
+        args=arguments,
+        data_collator=CountingCollator(collator, config.on_bad_record == "skip", notes),
+        train_dataset=mixture.dataset,
+        eval_dataset=None if config.eval_grounding is None else load_annotated(config.eval_grounding, config.eval_root),
+        processing_class=processor,
+        peft_config=lora_config(config.lora),
+        skipped=SkippedRecords(folder, config.max_bad_fraction, mixture.hashes),
+        learning_rates=config.learning_rates,
+        data_timeout_s=config.dataloader_timeout_s,
+    )
+    if config.lora is not None:
+        trainer.add_callback(SaveSupervision(lambda path: write_supervision(path, supervision)))
+    if "tensorboard" in arguments.report_to:
+        trainer.remove_callback(TensorBoardCallback)
+        trainer.add_callback(TensorBoard(folder / "tensorboard"))
+    trainer.add_callback(stop)
+    trainer.add_callback(FinishCheckpoints(Checkpoints(folder), config.save_total_limit))
+    return trainer
+
+
+def _supervision(trainer: SwimTrainer) -> dict:
+    return trainer.accelerator.unwrap_model(trainer.model).config.attention_supervision
+
+
+def _summary(trainer: SwimTrainer, result: TrainOutput) -> dict:
+    """What `finished.json` holds: steps, the last log line, what Trainer says of the whole."""
+    last = next((entry for entry in reversed(trainer.state.log_history) if "text_loss" in entry), {})
+    return {
+        "steps": trainer.state.global_step,
+        **{name: last[name] for name in LOGGED if name in last},
+        **{name: result.metrics[name] for name in ("train_loss", "train_runtime") if name in result.metrics},
+    }
+
+
+def _needs(config: TrainConfig, trainer: SwimTrainer) -> Needs:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return estimate(numbers_of(model), sharing_of(trainer.accelerator), adapter=config.lora is not None)
+
+
+def _stopped(stop: StopOnSignal, trainer: SwimTrainer, folder: RunFolder, state: PartialState) -> Stopped:
+    state.wait_for_everyone()  # until the checkpoint is complete
+    saved = Checkpoints(folder.path).last()
+    name = signal.Signals(stop.agreed).name
+    return Stopped(
+        stop.agreed,
+        f"{name}: stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, saved as {saved}; the "
+        "same command goes on from there",
+    )
+
+
+def _checkpoint(config: TrainConfig, arguments: SFTConfig, state: PartialState) -> Path | None:
     """The checkpoint to go on from: the one that is named, else the folder's last complete one."""
-    named = arguments.resume_from_checkpoint
-    last = folder.last_checkpoint()
-    if named in (None, "True", "true", True):
-        if named is not None and last is None:
-            raise ConfigError(f"resume_from_checkpoint: {folder.path} holds no complete checkpoint; leave the key out")
-        return last
-    if not (Path(named) / "trainer_state.json").exists():
-        raise ConfigError(f"resume_from_checkpoint: {named} is no complete checkpoint (it has no trainer_state.json)")
-    return Path(named)
-
-
-def _count_on(trainer: SwimTrainer, skipped: SkippedRecords, resume: Path | None, state: PartialState):
-    """Sets the counts of skipped records to what they were at the checkpoint that the run goes on from."""
-    steps = 0 if resume is None else json.loads((resume / "trainer_state.json").read_text())["global_step"]
+    checkpoints = Checkpoints(config.output_dir)
     if state.is_main_process:
-        skipped.forget_after(steps)
+        for line in checkpoints.set_aside():
+            console.print(line)
     state.wait_for_everyone()
-    arguments = trainer.args
-    per_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * state.num_processes
-    trainer.count_from(steps * per_step, len(skipped.read()))
+    named = arguments.resume_from_checkpoint
+    found = checkpoints.last()
+    seen = gather_object([None if found is None else found.name])
+    if len(set(seen)) > 1:
+        raise ConfigError(
+            f"{config.output_dir}: processes see different checkpoints there ({', '.join(map(str, seen))}); it has to be a "
+            "folder that all nodes share"
+        )
+    if named not in (None, "True", "true", True):
+        found = Path(named)
+        reason = problem(found)
+        if reason is not None:
+            raise ConfigError(f"resume_from_checkpoint: {named} is no complete checkpoint ({reason})")
+    elif named is not None and found is None:
+        raise ConfigError(
+            f"resume_from_checkpoint: {config.output_dir} holds no complete checkpoint; leave the key out"
+        )
+    if found is not None and processes_of(found) != state.num_processes and not config.allow_config_change:
+        raise ConfigError(
+            f"{found} was saved by {processes_of(found)} process(es), this run has {state.num_processes}: the order of "
+            "the records would change. Start as many, or go on with --allow_config_change true"
+        )
+    return found
 
 
-def _join_deepspeed(config: TrainConfig):
-    """Starts DeepSpeed's communication, which counts one process until it runs; a single process needs no launcher."""
+def _join_processes(config: TrainConfig):
+    """Starts what Trainer leaves out.
+
+    Gloo with the time limit, which Trainer gives to GPUs alone. DeepSpeed's communication, which counts one process until
+    it runs; a single process needs no launcher.
+    """
+    limit = timedelta(seconds=config.process_timeout_s)
     if config.arguments.get("deepspeed") is None:
+        if "RANK" in os.environ and not torch.cuda.is_available() and not distributed.is_initialized():
+            distributed.init_process_group("gloo", timeout=limit)
         return
     import deepspeed  # slow, and compiled on first use: only for those who ask for it
 
@@ -125,10 +209,11 @@ def _join_deepspeed(config: TrainConfig):
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    deepspeed.init_distributed(backend, verbose=False, timeout=limit)
 
 
-def _join_fsdp(arguments):
+def _join_fsdp(arguments: SFTConfig):
     """Lets Accelerate shard on CPUs too: it passes over FSDP in silence there, and would run DDP."""
     state = PartialState()
     if not arguments.fsdp:
@@ -149,13 +234,14 @@ def _sharing(accelerator) -> str:
     return "DDP" if accelerator.num_processes > 1 else "not shared"
 
 
-def _announce(config: TrainConfig, trainer: SwimTrainer, records: int, resume: Path | None):
+def _announce(config: TrainConfig, trainer: SwimTrainer, mixture: Mixture, resume: Path | None):
     """What runs, in a few lines, before step 1."""
+    console.print(mixture.table())
     model = trainer.accelerator.unwrap_model(trainer.model)
     console.print(parts_table(model, trainer.args.learning_rate, config.learning_rates))
-    supervision = model.config.attention_supervision
+    supervision = _supervision(trainer)
     console.print(
-        f"{records:,} records, {trainer.accelerator.num_processes} process(es), {_sharing(trainer.accelerator)}, "
+        f"{len(mixture.dataset):,} records, {trainer.accelerator.num_processes} process(es), {_sharing(trainer.accelerator)}, "
         f"attention: {attention_implementation(config)}"
     )
     console.print(

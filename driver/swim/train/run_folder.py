@@ -6,11 +6,14 @@ from pathlib import Path
 import yaml
 
 from swim.data.mixture import Mixture
+from swim.files import write_atomically
 from swim.train.config import ConfigError, TrainConfig, differing_keys
 
 CONFIG_FILE = "train_config.yaml"
 FINISHED_FILE = "finished.json"
 MIXTURE_FILE = "mixture.json"
+# Of a source in mixture.json: what decides its rows.
+_DECIDE_ROWS = ("sha256", "records", "selected", "skipped", "strategy", "weight", "folder_fps")
 
 
 class RunFolder:
@@ -24,30 +27,44 @@ class RunFolder:
         path = self.path / FINISHED_FILE
         return json.loads(path.read_text()) if path.exists() else None
 
-    def check_config(self, config: TrainConfig):
-        """Raises ConfigError when the folder belongs to a run with another configuration."""
-        saved = self.path / CONFIG_FILE
-        if not saved.exists():
-            return
-        keys = differing_keys(yaml.safe_load(saved.read_text()), config.to_flat())
-        if keys:
+    def differences(self, config: TrainConfig, mixture: Mixture | None = None) -> list[str]:
+        """What of the configuration, and of the data where given, is not that of the folder's run.
+
+        Raises ConfigError for any, unless `allow_config_change` is set.
+        """
+        found = self._changed_keys(config) + ([] if mixture is None else self._changed_data(mixture))
+        if found and not config.allow_config_change:
             raise ConfigError(
-                f"{self.path} holds a run with another configuration; different: {', '.join(keys)}. "
-                "Choose another --output_dir, or remove the folder"
+                f"{self.path} holds a run with another configuration; different: {', '.join(found)}. Choose another "
+                "--output_dir, remove the folder, or go on with --allow_config_change true"
             )
+        return found
 
-    def write_config(self, config: TrainConfig):
+    def _changed_keys(self, config: TrainConfig) -> list[str]:
+        saved = self.path / CONFIG_FILE
+        return differing_keys(yaml.safe_load(saved.read_text()), config.to_flat()) if saved.exists() else []
+
+    def _changed_data(self, mixture: Mixture) -> list[str]:
+        """Which data file, and what about it; where a file lies makes no difference."""
+        saved = self.path / MIXTURE_FILE
+        if not saved.exists():
+            return []
+        old, new = json.loads(saved.read_text())["sources"], mixture.to_dict()["sources"]
+        if len(old) != len(new):
+            return [f"{len(new)} data files instead of {len(old)}"]
+        changes = ((before, after, key) for before, after in zip(old, new) for key in _DECIDE_ROWS)
+        return [
+            f"{after['json_path']} ({key} was {before[key]}, is {after[key]})"
+            for before, after, key in changes
+            if before[key] != after[key]
+        ]
+
+    def begin(self, config: TrainConfig, mixture: Mixture):
+        """Writes what this run is: its configuration, and which files, with which content, gave how many records."""
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / CONFIG_FILE).write_text(yaml.safe_dump(config.to_flat(), sort_keys=False))
-
-    def write_mixture(self, mixture: Mixture):
-        """Which files, with which content, gave how many records."""
-        (self.path / MIXTURE_FILE).write_text(json.dumps(mixture.to_dict(), indent=1) + "\n")
-
-    def last_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint: trainer_state.json is the last file that the trainer writes into one."""
-        complete = [path.parent for path in self.path.glob("checkpoint-*/trainer_state.json")]
-        return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+        (self.path / FINISHED_FILE).unlink(missing_ok=True)
+        write_atomically(self.path / CONFIG_FILE, yaml.safe_dump(config.to_flat(), sort_keys=False))
+        write_atomically(self.path / MIXTURE_FILE, json.dumps(mixture.to_dict(), indent=1) + "\n")
 
     def finish(self, summary: dict):
-        (self.path / FINISHED_FILE).write_text(json.dumps(summary, indent=1) + "\n")
+        write_atomically(self.path / FINISHED_FILE, json.dumps(summary, indent=1) + "\n")

@@ -1,7 +1,6 @@
 """Bad records by an explicit, counted and reported rule: fail, or leave their place empty."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import torch
 
 from swim.data.collator import SwimCollator
 from swim.data.errors import DataError
+from swim.files import append_json_lines, read_json_lines, write_atomically
+from swim.train.worker_notes import WorkerNotes
 
 SKIPPED_FILE = "skipped.jsonl"
 # Of fewer records no share is taken: one bad record among the first ten is not yet 10 %.
@@ -27,16 +28,19 @@ class CountingCollator:
     Nothing takes a bad record's place: the micro-batch shrinks, and an empty one becomes a text sample without labels,
     so that ranks keep equal step counts and a resumed run sees the same batches. Decoding happens in workers, so what
     was met travels with the batch: `data_counts`, int64[4], see COUNTS, and `skipped`, uint8, only where there is
-    something to tell: a JSON list of {"file", "position", "record", "reason", "message"}. Both are for the trainer.
+    something to tell: a JSON list of {"file", "position", "record", "reason", "message"}; `record_names`, uint8, of the
+    records in the batch. All are for the trainer. notes: where a worker writes what it reads.
     """
 
-    def __init__(self, collator: SwimCollator, skip: bool):
+    def __init__(self, collator: SwimCollator, skip: bool, notes: WorkerNotes | None = None):
         self.collator = collator
         self.skip = skip
+        self.notes = notes or WorkerNotes(0)
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         samples, skipped = [], []
         for row in rows:
+            self.notes.write(f"{row['file']}, record {row['position']}")
             try:
                 samples.append(self.collator.read(row))
             except DataError as error:
@@ -47,9 +51,20 @@ class CountingCollator:
         batch = self.collator(samples or [self.collator.empty_sample()])
         masks = [sum(getattr(sample, name) for sample in samples) for name in COUNTS[2:]]
         batch["data_counts"] = torch.tensor([len(rows), len(skipped), *masks])
+        batch["record_names"] = pack([sample.record.where for sample in samples])
         if skipped:
-            batch["skipped"] = torch.frombuffer(bytearray(json.dumps(skipped).encode()), dtype=torch.uint8)
+            batch["skipped"] = pack(skipped)
+        self.notes.write("")
         return batch
+
+
+def pack(entries: list) -> torch.Tensor:
+    """What JSON can hold as a tensor, uint8, so that it travels with a batch."""
+    return torch.frombuffer(bytearray(json.dumps(entries).encode()), dtype=torch.uint8)
+
+
+def unpack(packed: torch.Tensor) -> list:
+    return json.loads(bytes(packed.cpu().numpy()))
 
 
 class SkippedRecords:
@@ -65,27 +80,18 @@ class SkippedRecords:
 
     def write(self, packed: torch.Tensor, step: int):
         """Appends the `skipped` tensor of one batch."""
-        entries = json.loads(bytes(packed.cpu().numpy()))
-        lines = [
-            json.dumps({"step": step, "sha256": self.hashes.get(entry["file"]), **entry}) + "\n" for entry in entries
-        ]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, "".join(lines).encode())  # one call: lines of different ranks do not mix
-        finally:
-            os.close(descriptor)
+        entries = [{"step": step, "sha256": self.hashes.get(entry["file"]), **entry} for entry in unpack(packed)]
+        append_json_lines(self.path, entries)
 
     def read(self) -> list[dict]:
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        return list(read_json_lines(self.path))
 
     def forget_after(self, step: int):
         """Drops what was skipped behind the checkpoint that a run resumes from: it will be met again."""
-        kept = [entry for entry in self.read() if entry["step"] < step]
         if self.path.exists():
-            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+            kept = [entry for entry in self.read() if entry["step"] < step]
+            write_atomically(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def by_reason(self) -> Counter:
         return Counter(entry["reason"] for entry in self.read())

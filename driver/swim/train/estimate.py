@@ -1,0 +1,126 @@
+"""What a run needs of memory and disk, said before its first step."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from swim.files import human_bytes
+from swim.train.checkpoints import Checkpoints
+from swim.train.config import ConfigError
+
+_ADAM_STATES = 2
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How processes share a run. zero: stage of DeepSpeed, 0 without; fsdp shares as stage 3. offload: to host memory."""
+
+    processes: int = 1
+    zero: int = 0
+    fsdp: bool = False
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes. weights, gradients, optimizer: of one process. host: of these, per process, what lies in host memory though
+    there is a GPU. checkpoint, model: on the disk; of a checkpoint, and of the weights alone."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    host: int
+    checkpoint: int
+    model: int
+
+
+def estimate(parameters: Iterable[tuple[int, int, bool]], sharing: Sharing, adapter: bool = False) -> Needs:
+    """Needs of training with Adam, without activations.
+
+    parameters: (numbers, bytes of one, whether it is trained) of each. DeepSpeed keeps the trained ones in float32 beside
+    the weights. adapter: checkpoints hold trained weights alone.
+    """
+    parameters = list(parameters)
+    everything = sum(count * size for count, size, _ in parameters)
+    learnt = [(count, size) for count, size, trained in parameters if trained]
+    learnt_bytes = sum(count * size for count, size in learnt)
+    learnt_count = sum(count for count, _ in learnt)
+    if sharing.zero:
+        optimizer = learnt_count * 4 * (_ADAM_STATES + 1)
+    else:
+        optimizer = learnt_bytes * _ADAM_STATES
+    split_weights = sharing.processes if sharing.zero == 3 or sharing.fsdp else 1
+    split_gradients = sharing.processes if sharing.zero >= 2 or sharing.fsdp else 1
+    split_optimizer = sharing.processes if sharing.zero or sharing.fsdp else 1
+    per_process = everything // split_weights, learnt_bytes // split_gradients, optimizer // split_optimizer
+    in_host = per_process[0] * sharing.offload_weights + (per_process[1] + per_process[2]) * sharing.offload_optimizer
+    model = learnt_bytes if adapter else everything
+    # DeepSpeed and FSDP save weights a second time, for themselves; stage 3 has the trained ones in its optimizer's part.
+    if sharing.zero == 3:
+        own = 0 if adapter else everything - learnt_bytes
+    else:
+        own = model if sharing.zero or sharing.fsdp else 0
+    return Needs(*per_process, in_host, model + own + optimizer, model)
+
+
+def sharing_of(accelerator) -> Sharing:
+    """How the processes of Accelerate's `accelerator` share a run."""
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is None:
+        return Sharing(accelerator.num_processes, fsdp=accelerator.is_fsdp2)
+    offloads = (
+        device not in (None, "none") for device in (plugin.offload_optimizer_device, plugin.offload_param_device)
+    )
+    return Sharing(accelerator.num_processes, plugin.zero_stage, False, *offloads)
+
+
+def numbers_of(model: torch.nn.Module) -> list[tuple[int, int, bool]]:
+    """The parameters for `estimate`; of the whole model, also when it is sharded."""
+    return [
+        (getattr(parameter, "ds_numel", parameter.numel()), parameter.element_size(), parameter.requires_grad)
+        for parameter in model.parameters()
+    ]
+
+
+def check_room(needs: Needs, folder: Path, keep: int | None, processes: int) -> list[str]:
+    """Lines to print: the needs and what is free. Raises ConfigError when the disk cannot hold another checkpoint.
+
+    keep: checkpoints that stay, None for all. processes: on this machine.
+    """
+    free = shutil.disk_usage(folder).free
+    memory = psutil.virtual_memory().available
+    parts = f"weights {human_bytes(needs.weights)}, gradients {human_bytes(needs.gradients)}, "
+    together = needs.weights + needs.gradients + needs.optimizer
+    room = f"host {human_bytes(memory)} for {processes} process(es)"
+    if torch.cuda.is_available():
+        room = f"GPU {human_bytes(torch.cuda.mem_get_info()[0])}, {room}"
+    lines = [
+        f"memory of a process: {parts}optimizer {human_bytes(needs.optimizer)}, together {human_bytes(together)}"
+        + (f", {human_bytes(needs.host)} of it in host memory" if needs.host else "")
+        + f"; activations come on top. Free: {room}",
+    ]
+    # An old checkpoint is deleted only behind a new one, and the final weights lie beside them.
+    most = None if keep is None else keep + 1
+    count = "each" if most is None else f"{most} at most"
+    lines.append(
+        f"disk: a checkpoint takes about {human_bytes(needs.checkpoint)} ({count}), the final weights "
+        f"{human_bytes(needs.model)}. Free: {human_bytes(free)} in {folder}"
+    )
+    if free < needs.checkpoint:
+        raise ConfigError(
+            f"{folder}: {human_bytes(free)} free, a checkpoint needs about {human_bytes(needs.checkpoint)}; make room, or "
+            "choose another --output_dir"
+        )
+    saved = len(Checkpoints(folder).complete())
+    wanted = needs.model + needs.checkpoint * max((most or 1) - saved, 1)
+    if free < wanted:
+        lines.append(f"warning: the disk will be full: about {human_bytes(wanted)} are needed")
+    host = needs.host if torch.cuda.is_available() else together
+    if memory < host * processes:
+        lines.append(f"warning: memory will not do: {human_bytes(host * processes)} are needed without activations")
+    return lines

@@ -1,0 +1,85 @@
+"""What ends a run early, each in a message that says what was found and how to go on."""
+
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
+from torch import distributed
+
+from swim.files import human_bytes
+from swim.train.skipping import unpack
+from swim.train.worker_notes import WorkerNotes
+
+
+class TrainingFault(Exception):
+    """A run that cannot go on; `str(error)` says why. The same command resumes it when the cause is gone."""
+
+
+@contextmanager
+def saving(folder: Path, what: str, needed_bytes: int, remedy: str) -> Iterator[None]:
+    """Around the writing of `what` below an existing `folder`: raises TrainingFault that tells of a full disk."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # of us, of torch's writer, of safetensors
+        free = shutil.disk_usage(folder).free
+        full = "the disk is full, " if free < needed_bytes else ""
+        raise TrainingFault(
+            f"{folder}: cannot save {what}: {full}{human_bytes(free)} free, about {human_bytes(needed_bytes)} needed "
+            f"({str(error).splitlines()[0]}). {remedy}"
+        ) from error
+
+
+@contextmanager
+def told_faults(notes: WorkerNotes, timeout_s: float) -> Iterator[None]:
+    """Around training: what torch reports of data workers and other processes becomes a TrainingFault."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "DataLoader timed out" in text:
+            raise TrainingFault(
+                f"a data worker hangs: no batch for {timeout_s:g} s (dataloader_timeout_s); {notes.tell()}"
+            ) from error
+        if "DataLoader worker" in text:
+            raise TrainingFault(f"{text.splitlines()[0]} (out of memory?); {notes.tell()}") from error
+        if isinstance(error, distributed.DistError) or "gloo" in text:
+            raise TrainingFault(
+                "another process of this run is lost or hangs; its own message, or that of the launcher, says why "
+                f"(found here: {text.splitlines()[0]})"
+            ) from error
+        raise
+
+
+class FiniteGuard:
+    """Stops a run whose loss or gradient is not finite, naming the records of that step.
+
+    `note` keeps what a micro-step used without waiting for the device. `check` is called with the gradient norm, the same
+    number on every rank: before the optimiser's step, or behind it under DeepSpeed. Either way no checkpoint holds it.
+    """
+
+    def __init__(self):
+        self._steps: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+
+    def note(self, loss: torch.Tensor, names: torch.Tensor | None):
+        """loss: of one micro-step. names: `record_names` of its batch."""
+        self._steps.append((loss.detach(), names))
+
+    def check(self, norm: torch.Tensor | float | None, step: int):
+        """Raises TrainingFault on every rank when `norm` is not finite. DeepSpeed calls such a norm -1 or infinite."""
+        steps, self._steps = self._steps, []
+        if norm is None or 0 <= float(norm) < math.inf:
+            return
+        found = [(float(loss), [] if names is None else unpack(names)) for loss, names in steps]
+        everywhere = gather_object(found)
+        blamed = [entry for entry in everywhere if not math.isfinite(entry[0])]
+        what = "the loss" if blamed else "the gradient"
+        names = [name for _, records in blamed or everywhere for name in records]
+        raise TrainingFault(
+            f"step {step}: {what} is not finite (gradient norm {float(norm)}); no checkpoint holds this step. Its records: "
+            f"{'; '.join(names) or 'unknown'}"
+        )

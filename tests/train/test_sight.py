@@ -1,0 +1,181 @@
+"""What a run says of itself: log entries, curves, estimates and the last page."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from swim.train.checkpoints import Checkpoints
+from swim.train.config import ConfigError
+from swim.train.estimate import Sharing, estimate
+from swim.train.run import train
+from swim.train.watch import StepClock, keep_wandb_run
+
+from .conftest import REPOSITORY
+from .processes import run_killed, run_through
+
+SCRIPTS = REPOSITORY / "run_scripts"
+
+
+def entries(folder: str | Path, key: str) -> list[dict]:
+    history = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
+    return [entry for entry in history if key in entry]
+
+
+def without_masks(records: list[dict], every: int) -> list[dict]:
+    for record in records[::every]:
+        record["annotation"] = []
+    return records
+
+
+def test_the_log_tells_throughput_step_time_memory_and_supervision(configure, demo_data, tmp_path):
+    """Half of the records have no masks; rates times seconds give the samples and tokens that there are."""
+    records = without_masks(json.loads(demo_data.train_json.read_text()), every=2)
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    mixture = {"datasets": [{"json_path": "train.json", "data_root": str(demo_data.data_root)}]}
+    (tmp_path / "train.yaml").write_text(json.dumps(mixture))
+    one_epoch = {"max_steps": 3, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "logging_steps": 3}
+    began = time.perf_counter()
+    config = configure(data_config=tmp_path / "train.yaml", **one_epoch)
+    train(config)
+    spent = time.perf_counter() - began
+    (entry,) = entries(config.output_dir, "samples_per_second")
+    seconds = 3 * (entry["data_s"] + entry["compute_s"] + entry["optimizer_s"])
+    assert 0 < seconds < spent and min(entry["data_s"], entry["compute_s"], entry["optimizer_s"]) > 0
+    assert entry["samples_per_second"] * seconds == pytest.approx(18)
+    assert entry["tokens_per_second"] * seconds == pytest.approx(18 * 107, rel=0.05)
+    assert entry["supervised_share"] == 0.5
+    assert 0.1 < entry["peak_memory_gb"] < 20
+
+
+def test_the_clock_tells_waiting_computing_and_updating_apart():
+    class Slow(torch.optim.SGD):
+        def step(self, closure=None):
+            time.sleep(0.03)
+
+    clock, optimizer = StepClock(), Slow([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    with clock.running():
+        for _ in range(2):
+            with clock.waiting_for_data():
+                time.sleep(0.01)
+            clock.on_step_begin(None, None, None)
+            time.sleep(0.02)
+            optimizer.step()
+            clock.on_step_end(None, None, None)
+    seconds = clock.seconds()
+    for part, expected in {"data": 0.02, "compute": 0.04, "optimizer": 0.06}.items():
+        assert seconds[part] == pytest.approx(expected, rel=0.5), part
+    clock.restart()
+    assert set(clock.seconds().values()) == {0.0}
+
+
+def test_tensorboard_shows_each_step_once_also_when_a_run_was_killed(configure):
+    config = configure(max_steps=8, save_steps=2, per_device_train_batch_size=2)
+    run_killed(config, kills=1, seed=3)
+    folder = Path(config.output_dir) / "tensorboard"
+    assert len(list(folder.iterdir())) == 2
+    events = EventAccumulator(str(folder)).Reload()
+    logged = {entry["step"]: entry["text_loss"] for entry in entries(config.output_dir, "text_loss")}
+    shown = {scalar.step: scalar.value for scalar in events.Scalars("train/text_loss")}
+    assert shown == pytest.approx(logged, rel=1e-5) and sorted(shown) == list(range(1, 9))
+    assert len(events.Scalars("train/text_loss")) == 8
+    assert {"train/pointing", "train/data_s", "train/peak_memory_gb"} <= set(events.Tags()["scalars"])
+
+
+def test_evaluation_keeps_the_checkpoint_that_points_best(configure, demo_data):
+    config = configure(max_steps=5, save_steps=1, eval_grounding=demo_data.held_out_json, save_total_limit=2)
+    train(config)
+    folder = Path(config.output_dir)
+    pointing = {entry["step"]: entry["eval_pointing"] for entry in entries(folder, "eval_pointing")}
+    assert len(pointing) == 5 and all("eval_loss" in entry for entry in entries(folder, "eval_pointing"))
+    best = max(pointing, key=pointing.get)
+    names = [path.name for path in Checkpoints(folder).complete()]
+    assert names == [f"checkpoint-{step}" for step in sorted({best, *([4, 5] if best > 3 else [5])})]
+    assert f"Best checkpoint: checkpoint-{best}" in (folder / "report.md").read_text()
+
+
+def test_the_last_page_is_complete(configure, demo_data):
+    config = configure(max_steps=3, eval_grounding=demo_data.held_out_json, save_steps=1)
+    train(config)
+    folder = Path(config.output_dir)
+    text = (folder / "report.md").read_text()
+    for line in ("Finished after 3 steps", "## Settings", "| max_steps | 3 |", "## Data", "| train.json | 18 of 18 |"):
+        assert line in text, line
+    for name in ("| eval_pointing |", "| mask_loss |", f"| torch | {torch.__version__.split('+')[0]}", "| machine |"):
+        assert name in text, name
+    pictures = [line.split("(")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG") and (folder / picture).stat().st_size > 10_000
+
+
+MODES = {
+    "one": (1, {}),
+    "lora": (1, {"lora.r": 8}),
+    "ddp": (2, {}),
+    "zero2": (2, {"deepspeed": SCRIPTS / "deepspeed/zero2.json"}),
+    "zero3": (2, {"deepspeed": SCRIPTS / "deepspeed/zero3.json"}),
+    "fsdp2": (2, {"fsdp": True, "fsdp_config": SCRIPTS / "fsdp/fsdp2.json"}),
+}
+
+
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=pytest.mark.slow if mode != "one" else ()) for mode in MODES]
+)
+def test_the_estimated_checkpoint_is_the_real_one(configure, mode):
+    """Within a tenth; what does not grow with the model is left out."""
+    processes, changes = MODES[mode]
+    config = configure(max_steps=1, **changes)
+    launch = run_through(config, processes)
+    estimated = float(launch.log.split("a checkpoint takes about ")[1].split(" MB")[0]) * 1e6
+    large = [path for path in Checkpoints(config.output_dir).last().rglob("*") if path.suffix not in (".json", ".py")]
+    real = sum(os.path.getsize(path) for path in large if path.is_file())
+    assert estimated == pytest.approx(real, rel=0.1 if mode != "lora" else 0.5)
+
+
+def test_memory_and_disk_of_a_known_case():
+    """A billion trained and a billion frozen parameters in bf16 on 8 processes, by hand."""
+    parameters = [(10**9, 2, True), (10**9, 2, False)]
+    alone = estimate(parameters, Sharing())
+    assert (alone.weights, alone.gradients, alone.optimizer) == (4e9, 2e9, 4e9)
+    assert (alone.checkpoint, alone.model, alone.host) == (8e9, 4e9, 0)
+    zero3 = estimate(parameters, Sharing(8, zero=3, offload_optimizer=True, offload_weights=True))
+    assert (zero3.weights, zero3.gradients, zero3.optimizer) == (0.5e9, 0.25e9, 1.5e9)
+    assert zero3.host == 2.25e9 and zero3.checkpoint == 4e9 + 2e9 + 12e9
+    zero2 = estimate(parameters, Sharing(8, zero=2))
+    assert (zero2.weights, zero2.gradients, zero2.optimizer) == (4e9, 0.25e9, 1.5e9)
+    lora = estimate(parameters, Sharing(), adapter=True)
+    assert (lora.checkpoint, lora.model) == (6e9, 2e9)
+
+
+def test_the_card_of_a_run_tells_data_settings_and_numbers(configure):
+    """Not TRL's, which speaks of TRL."""
+    config = configure(max_steps=3, save_steps=2)
+    train(config)
+    text = (Path(config.output_dir) / "README.md").read_text()
+    for part in ("## Numbers", "| steps | 3 |", "| mask_loss |", "| train.json | 18 of 18 |", "| max_steps | 3 |"):
+        assert part in text, part
+    assert "library_name: transformers" in text and "trl" not in text.split("## Settings")[0].lower()
+
+
+@pytest.mark.parametrize("named", ["wandb", "no_such_tracker"])
+def test_a_tracker_that_is_not_there_is_told_before_training(configure, monkeypatch, named):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match=f"report_to: {named} is not installed"):
+        train(configure(report_to=named))
+
+
+def test_a_resumed_run_stays_one_run_of_wandb(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    keep_wandb_run(tmp_path)
+    first = os.environ.pop("WANDB_RUN_ID")
+    keep_wandb_run(tmp_path)
+    assert os.environ["WANDB_RUN_ID"] == first and os.environ["WANDB_RESUME"] == "allow"
+    os.environ["WANDB_RUN_ID"] = "mine"
+    keep_wandb_run(tmp_path)
+    assert os.environ["WANDB_RUN_ID"] == "mine"
