@@ -51,9 +51,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
 from swim.data.sample import DataSettings
-from swim.data.video import VisualBudget
 from swim.demo.clips import ClipSettings, make_demo_data
 from swim.demo.model import DEMO_SYSTEM_PROMPT, build_tiny_model
+from swim.video.clip import VisualBudget
 
 LAYERS, SUPERVISED = 5, [1, 2, 3, 4]
 BATCH, HELD_OUT = 8, 80

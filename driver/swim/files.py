@@ -16,6 +16,15 @@ def write_atomically(path: Path, text: str):
     os.replace(draft, path)
 
 
+def to_disk(path: Path):
+    """Brings a file's content, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def append_json_lines(path: Path, entries: Iterable[dict]):
     """Appends one JSON line per entry; they are on the disk when this returns. Lines of several processes do not mix."""
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)

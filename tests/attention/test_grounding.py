@@ -11,8 +11,8 @@ from swim.attention.pictures import show_maps
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
 from swim.data.sample import DataSettings
-from swim.data.video import VisualBudget
 from swim.demo.clips import make_demo_data
+from swim.video.clip import VisualBudget
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from swim.attention.maps import _decode, _tokens_of, fuse, read_words
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
 from swim.data.sample import DataSettings
-from swim.data.video import VisualBudget
 from swim.demo.clips import make_demo_data
 from swim.infer.generate import generate_tokens
+from swim.video.clip import VisualBudget
 
 from ..transformers.inputs import Spec, make_batch
 

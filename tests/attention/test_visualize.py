@@ -16,8 +16,8 @@ from swim.attention.overlay import OUTLINE, blend, write_overlay
 from swim.attention.pictures import Row, Scale, draw_sheet
 from swim.data.bench import parse_annotated
 from swim.data.sample import DataSettings, SampleReader
-from swim.data.video import VisualBudget
 from swim.demo.clips import make_demo_data
+from swim.video.clip import VisualBudget
 
 BUDGET = ["--max_frames", "4", "--min_pixels", "784", "--max_pixels", "28224", "--max_new_tokens", "4"]
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from swim.construct.frames import COLOURS, colour_of, outline, outlined_frames
-from swim.data.errors import DataError
 from swim.data.masks import decode_mask
+from swim.errors import DataError
 
-from ..data.clips import pictures, write_video
+from ..video.clips import pictures, write_video
 from .records import annotation, rle
 
 

@@ -11,7 +11,7 @@ from swim.construct.from_masks import main, tagged
 from swim.data.records import parse_record
 
 from ..chat_server import ChatServer
-from ..data.clips import pictures, write_video
+from ..video.clips import pictures, write_video
 from .player import edited, play
 
 

@@ -8,7 +8,7 @@ import pytest
 from swim.construct.llava import even_quotas, main
 from swim.data.records import parse_record
 
-from ..data.clips import pictures, write_video
+from ..video.clips import pictures, write_video
 
 SOURCES = ("0_30_s_youtube_v0_1", "0_30_s_nextqa", "1_2_m_youtube_v0_1")
 

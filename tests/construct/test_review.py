@@ -8,7 +8,7 @@ import pytest
 
 from swim.construct.review import main, sample_records
 
-from ..data.clips import pictures, write_video
+from ..video.clips import pictures, write_video
 from .records import annotation
 
 EVIL = '<script>alert("x")</script> & <img src=x onerror=y>'

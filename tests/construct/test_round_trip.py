@@ -19,13 +19,13 @@ from swim.data.collator import SwimCollator
 from swim.data.masks import cover_cells
 from swim.data.records import parse_record
 from swim.data.sample import DataSettings
-from swim.data.video import VisualBudget
 from swim.llm import Asker, Endpoint, ReplyCache
 from swim.train.run import train
+from swim.video.clip import VisualBudget
 
 from ..chat_server import ChatServer
-from ..data.clips import pictures, write_video
 from ..train.conftest import configure, demo_data  # noqa: F401  (the demo's training configuration)
+from ..video.clips import pictures, write_video
 from .player import NOUNS, play
 
 BUDGET = VisualBudget(max_frames=4, min_pixels=28 * 28, max_pixels=6 * 28 * 28)

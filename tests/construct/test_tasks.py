@@ -5,8 +5,8 @@ import json
 import pytest
 
 from swim.construct.tasks import Kind, NothingToRewrite, finish, read_task
-from swim.data.errors import DataError
 from swim.data.records import parse_record
+from swim.errors import DataError
 
 from .records import CAPTION, PAIR, QUESTION, conversation
 

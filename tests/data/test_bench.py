@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from swim.data.bench import DEFAULT_QUESTION, parse_annotated, parse_bench_d, parse_bench_q, parse_videorefer
-from swim.data.errors import DataError, Reason
+from swim.errors import DataError, Reason
 
 RLE = {"size": [4, 4], "counts": [0, 16]}
 FRAMES = {"15": {"segmentation": RLE}, "2": {"segmentation": None}, "0": {"segmentation": [[0, 0, 3, 0, 3, 3]]}}

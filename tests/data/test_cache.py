@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from swim.data.cache import ContentCache
-from swim.data.errors import DataError, Reason
+from swim.errors import DataError, Reason
 
 HOUR_NS = 3600 * 10**9
 

@@ -10,11 +10,11 @@ from pycocotools import mask as coco
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
 from swim.data.collator import SwimCollator
-from swim.data.errors import DataError
 from swim.data.mixture import load_mixture
 from swim.data.sample import DataSettings, SampleReader
-from swim.data.video import VisualBudget
 from swim.demo.clips import ClipSettings, make_demo_data
+from swim.errors import DataError
+from swim.video.clip import VisualBudget
 
 IGNORE = -100
 BUDGET = VisualBudget(max_frames=8, min_pixels=28 * 28, max_pixels=40 * 28 * 28)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from swim.data import index
-from swim.data.errors import DataError
 from swim.data.index import CacheError, open_index
+from swim.errors import DataError
 
 RECORDS = [
     {"index": 0, "annotation": [{"0": {"segmentation": {"size": [2, 2], "counts": "\\_Z7"}}}], "text": "狗🐶"},

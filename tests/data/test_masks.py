@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from swim.data.errors import DataError, Reason
 from swim.data.masks import _pixels, cover_cells, decode_mask, is_off_by_one
+from swim.errors import DataError, Reason
 
 
 def shares_by_hand(mask, rows: int, columns: int) -> list[list[float]]:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from swim.data.errors import DataError, Reason
 from swim.data.mixture import load_mixture, repeat, row_record, select
+from swim.errors import DataError, Reason
 
 RLE = {"size": [4, 4], "counts": [0, 16]}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from swim.data.errors import DataError, Reason
 from swim.data.records import Turn, describe, parse_record
 from swim.data.tags import Span
+from swim.errors import DataError, Reason
 
 RLE = {"size": [4, 4], "counts": [0, 16]}
 RECORD = {

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from swim.data.errors import DataError, Reason
 from swim.data.skip_list import SkipList
+from swim.errors import DataError, Reason
 
 ONE, TWO = "1" * 64, "2" * 64
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swim.data import streaming
-from swim.data.errors import DataError, Reason
 from swim.data.streaming import ENDINGS, file_ending, stream_records
+from swim.errors import DataError, Reason
 
 RECORDS = [{"index": n, "text": "狗🐶\u2028\n\"\\", "numbers": [1, 1.0, -0.5, 1e-7, 2**63 - 1], "none": None} for n in range(5)]
 

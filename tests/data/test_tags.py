@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swim.data.errors import DataError
 from swim.data.tags import Span, assign_instances, strip_tags
+from swim.errors import DataError
 
 TEXTS = {
     "no tag": ("a dog", "a dog", []),

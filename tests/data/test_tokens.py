@@ -7,11 +7,11 @@ from transformers import AutoConfig
 
 from swim.data.chat import ChatText, Mention
 from swim.data.collator import SwimCollator
-from swim.data.errors import DataError
 from swim.data.records import parse_record
 from swim.data.sample import Sample
 from swim.data.tokens import IGNORE, answer_tokens, instance_tokens, place_in_expanded
-from swim.data.video import Clip
+from swim.errors import DataError
+from swim.video.clip import Clip
 
 FULL = {"segmentation": {"size": [56, 56], "counts": [0, 56 * 56]}}
 

@@ -11,11 +11,11 @@ from swim.attention.grounding import SCORES, THRESHOLDS, score_grounding
 from swim.data.bench import parse_annotated
 from swim.data.collator import SwimCollator
 from swim.data.sample import DataSettings
-from swim.data.video import VisualBudget
 from swim.demo.clips import make_demo_data
 from swim.demo.model import build_tiny_model
 from swim.eval import grounding
 from swim.eval.stats import bootstrap_means
+from swim.video.clip import VisualBudget
 
 BUDGET = ["--max_frames", "4", "--min_pixels", "784", "--max_pixels", "28224"]
 

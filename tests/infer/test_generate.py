@@ -10,9 +10,9 @@ from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
 from swim.data.sample import DataSettings
 from swim.data.tokens import place_in_expanded
-from swim.data.video import VisualBudget
 from swim.demo.clips import make_demo_data
 from swim.infer.generate import generate_answers, generate_tokens, generation_inputs
+from swim.video.clip import VisualBudget
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,16 @@ from PIL import Image
 
 from swim.data.collator import SwimCollator
 from swim.data.sample import DataSettings
-from swim.data.video import VisualBudget
 from swim.infer.__main__ import demo_record, main
 from swim.infer.generate import generate_answers, stream_answer
 from swim.infer.load import load_for_inference
 from swim.infer.questions import visual_record
 from swim.train.config import DemoOptions
+from swim.video.clip import VisualBudget
 
 from ..chat_server import ChatServer
-from ..data.clips import moving_pictures, write_video
 from ..killing import run_and_kill
+from ..video.clips import moving_pictures, write_video
 
 BUDGET = ["--max_frames", "4", "--min_pixels", "784", "--max_pixels", "28224", "--max_new_tokens", "6"]
 SETTINGS = DataSettings(budget=VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224))

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from swim.data.bench import parse_bench_q
-from swim.data.errors import DataError
 from swim.demo.bench import write_benches
 from swim.demo.clips import make_demo_data
+from swim.errors import DataError
 from swim.eval.command import read_items
 from swim.eval.judge import DIMENSIONS
 from swim.eval.scores_q import prompt_of, score_items, summarise

@@ -11,8 +11,8 @@ import yaml
 from transformers import AutoConfig
 
 from swim.data.collator import SwimCollator
-from swim.data.errors import DataError, Reason
 from swim.data.mixture import load_mixture, row_record
+from swim.errors import DataError, Reason
 from swim.train.run import train
 from swim.train.skipping import CountingCollator, SkippedRecords, TooManyBadRecords, unpack
 

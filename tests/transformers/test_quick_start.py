@@ -8,7 +8,7 @@ from qwen_vl_utils import process_vision_info
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.video_utils import VideoMetadata
 
-from ..data.clips import moving_pictures, write_video
+from ..video.clips import moving_pictures, write_video
 from .test_mrope import TOKENS_PER_SECOND, positions_by_hand
 
 

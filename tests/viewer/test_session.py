@@ -9,10 +9,10 @@ import torch
 
 from swim.attention import extract
 from swim.attention.maps import fuse
-from swim.data.errors import DataError
 from swim.data.sample import DataSettings
-from swim.data.video import VisualBudget
 from swim.demo.clips import make_demo_data
+from swim.errors import DataError
+from swim.video.clip import VisualBudget
 from swim.viewer.session import Session, overlay, pieces_of, still
 
 TAGGED = "What pattern does the <ins>red circle</ins> have?"

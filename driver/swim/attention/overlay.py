@@ -13,12 +13,12 @@ from matplotlib.colors import Normalize
 from PIL import Image, ImageDraw, ImageFont
 
 from swim.attention.pictures import COLOURS, Row, Scale, opacity
-from swim.data.encoder import write_video
-from swim.data.frames import sample_frames
 from swim.data.masks import decode_mask, outline_of
 from swim.data.sample import Sample
-from swim.data.sources import FOLDER_FPS, open_source
-from swim.data.video import resize_frame
+from swim.video.clip import resize_frame
+from swim.video.encoder import write_video
+from swim.video.frames import sample_frames
+from swim.video.sources import FOLDER_FPS, open_source
 
 MOST_FRAMES = 600  # of the overlay; a longer clip is thinned and plays as long as before
 _PANEL_PX = 384  # longer side of a panel

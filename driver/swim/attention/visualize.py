@@ -30,11 +30,11 @@ from swim.attention.overlay import write_overlay
 from swim.attention.pictures import Row, draw_sheet
 from swim.data.bench import parse_annotated
 from swim.data.collator import SwimCollator
-from swim.data.errors import DataError
 from swim.data.records import Record, Turn, locate
 from swim.data.streaming import stream_records
 from swim.data.tags import strip_tags
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
+from swim.errors import DataError
 from swim.files import write_atomically
 from swim.infer.command import DEMO_MODEL
 from swim.infer.generate import generate_tokens

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from swim.construct.inputs import Estimate, survey
-from swim.construct.rewriter import RewriteSettings, Rewriter
+from swim.construct.rewriter import Rewriter, RewriteSettings
 from swim.construct.run import REPLIES, construct
-from swim.data.errors import DataError
+from swim.errors import DataError
 from swim.llm import Asker, Endpoint, ReplyCache, ServiceRefuses
 
 console = Console(soft_wrap=True)

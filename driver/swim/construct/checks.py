@@ -15,8 +15,8 @@ from swim.construct.language import (
     words_of,
 )
 from swim.construct.tasks import Kind, Task, Text, finish
-from swim.data.errors import DataError
 from swim.data.tags import Span, strip_tags
+from swim.errors import DataError
 
 MOST_WORDS_TAGGED = 6
 _MARKUP = re.compile(r"<\s*/?\s*(?:object|region)[^>]*>?|\[\s*region|</?ins>", re.IGNORECASE)

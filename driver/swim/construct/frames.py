@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from swim.data.encoder import jpeg_uri
-from swim.data.errors import DataError, Reason
 from swim.data.masks import decode_mask, outline_of
 from swim.data.records import Source
-from swim.data.sources import FOLDER_FPS
-from swim.data.video import VisualBudget, read_clip
+from swim.errors import DataError, Reason
+from swim.video.clip import VisualBudget, read_clip
+from swim.video.encoder import jpeg_uri
+from swim.video.sources import FOLDER_FPS
 
 COLOURS = {
     "red": (230, 25, 75),

@@ -25,14 +25,14 @@ from rich.console import Console
 from swim.construct.__main__ import add_endpoint_options, endpoint_of
 from swim.construct.language import LANGUAGES
 from swim.construct.mask_files import Masks, VideoFacts, read_masks
-from swim.construct.rewriter import RewriteSettings, Rewriter
+from swim.construct.rewriter import Rewriter, RewriteSettings
 from swim.construct.tasks import CANONICAL, finish, read_task
 from swim.data.bench import DEFAULT_QUESTION
-from swim.data.errors import DataError
 from swim.data.tags import strip_tags
-from swim.data.video import VisualBudget, read_header
+from swim.errors import DataError
 from swim.files import write_atomically
 from swim.llm import Asker, ReplyCache, ServiceRefuses
+from swim.video.clip import VisualBudget, read_header
 
 QUESTION = "<video>\n" + DEFAULT_QUESTION.replace("<object>", "<object0>")
 NAME_ALL = "<video>\nName {} that can be seen in this video."

@@ -11,8 +11,8 @@ from tqdm import tqdm
 from swim.construct.prompt import estimate
 from swim.construct.rewriter import RewriteSettings
 from swim.construct.tasks import Kind, kind_of, read_task
-from swim.data.errors import DataError
 from swim.data.streaming import file_ending, stream_records
+from swim.errors import DataError
 
 
 @dataclass(frozen=True)

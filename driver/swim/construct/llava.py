@@ -27,12 +27,12 @@ from rich.table import Table
 from tqdm import tqdm
 
 from swim.construct.outputs import ShardWriter
-from swim.data.errors import DataError, Reason
 from swim.data.records import parse_record
 from swim.data.streaming import stream_records
-from swim.data.video import VisualBudget, read_clip
+from swim.errors import DataError, Reason
 from swim.files import write_atomically
 from swim.llm import run_concurrently
+from swim.video.clip import VisualBudget, read_clip
 
 _STRATA = ("duration", "source")
 _SOURCE = re.compile(r"(\d+_\d+_[sm])_(.+?)(?:_v\d\w*)?$")

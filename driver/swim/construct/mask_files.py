@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
-from swim.data.errors import DataError, Reason
 from swim.data.masks import decode_mask
+from swim.errors import DataError, Reason
 
 Masks = dict[str, dict[int, dict]]
 _FRAME = re.compile(r"(\d+)")

@@ -22,10 +22,10 @@ from swim.construct.frames import COLOURS, OutlinedFrame, colour_of, outlined_fr
 from swim.construct.run import REJECTED
 from swim.construct.tasks import Kind, kind_of
 from swim.data.bench import parse_bench_d, parse_bench_q
-from swim.data.errors import DataError
 from swim.data.records import parse_record
 from swim.data.streaming import stream_records
 from swim.data.tags import assign_instances, strip_tags
+from swim.errors import DataError
 from swim.files import read_json_lines, write_atomically
 
 FRAME_PIXELS = 400 * 225

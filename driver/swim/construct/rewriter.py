@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from swim.construct.checks import Refusal, Refused, accept, accept_synonyms
 from swim.construct.prompt import ask_again, messages_of, parse_reply, schema_of
 from swim.construct.tasks import Kind, Task
-from swim.data.errors import DataError
+from swim.errors import DataError
 from swim.llm import Asker, AskFailed, Reply
 
 

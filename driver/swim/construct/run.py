@@ -17,7 +17,7 @@ from swim.construct.outputs import ShardWriter
 from swim.construct.prompt import PROMPT_VERSION
 from swim.construct.rewriter import Outcome, Rewriter
 from swim.construct.tasks import Kind, NothingToRewrite, read_task
-from swim.data.errors import DataError
+from swim.errors import DataError
 from swim.files import write_atomically
 from swim.llm import Asker, ServiceRefuses, run_concurrently
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from swim.data.bench import DEFAULT_QUESTION, parse_bench_d, parse_bench_q, parse_videorefer
-from swim.data.errors import DataError, Reason
 from swim.data.records import Source, parse_record
 from swim.data.tags import assign_instances, strip_tags
+from swim.errors import DataError, Reason
 
 _REGION = r"(?:\[\s*<\s*region\s*>\s*\]|\(\s*<\s*region\s*>\s*\)|<\s*region\s*>)"
 # <object3>, <object3> [<region>], <object3><region>, [<region>]

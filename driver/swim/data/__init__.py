@@ -1,1 +1,1 @@
-"""The data's way: mixture -> record -> sample -> frames -> model inputs and the four supervision tensors."""
+"""The data's way: mixture -> record -> sample -> model inputs and the four supervision tensors."""

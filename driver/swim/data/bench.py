@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from swim.data.errors import DataError, Reason
 from swim.data.records import (
     VIDEOREFER_OBJECT,
     Instance,
@@ -25,6 +24,7 @@ from swim.data.records import (
     turn_text,
 )
 from swim.data.tags import strip_tags
+from swim.errors import DataError, Reason
 
 # The question of a Bench-D item that has a caption only; <object> stands for the object's name.
 DEFAULT_QUESTION = "Please give a detailed description of <object>."

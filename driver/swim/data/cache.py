@@ -23,8 +23,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from swim.data.errors import DataError, Reason
-from swim.files import write_atomically
+from swim.errors import DataError, Reason
+from swim.files import to_disk, write_atomically
 
 _BLOCK_BYTES = 1 << 20
 # A file that changes within the clock's tick keeps its time of change: a younger one is looked at again.
@@ -90,7 +90,7 @@ class ContentCache:
             sizes = {entry.name: entry.stat().st_size for entry in folder.iterdir()}
             write_atomically(folder / "meta.json", json.dumps({"source_bytes": size, "sizes": sizes}))
             for entry in (*folder.iterdir(), folder):
-                _flush(entry)
+                to_disk(entry)
             target = self._folder(sha256, suffix)
             if target.exists() and not _is_complete(target):  # damaged from outside
                 shutil.rmtree(target)
@@ -99,7 +99,7 @@ class ContentCache:
             except OSError:
                 if not _is_complete(target):  # else another process was first with the same content
                     raise
-            _flush(self.root)
+            to_disk(self.root)
             return sha256
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -201,12 +201,3 @@ def _is_complete(folder: Path) -> bool:
         return meta is not None and all((folder / name).stat().st_size == size for name, size in meta["sizes"].items())
     except FileNotFoundError:
         return False
-
-
-def _flush(path: Path):
-    """To the disk: a file's content, or a folder's names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

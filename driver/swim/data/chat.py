@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from swim.data.errors import DataError
 from swim.data.records import Turn
+from swim.errors import DataError
 
 # The system prompt of the paper, the same in training and evaluation.
 SYSTEM_PROMPT = (

@@ -34,9 +34,9 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor
 
 from swim.data.collator import SwimCollator
-from swim.data.errors import DataError
 from swim.data.mixture import Mixture, load_mixture, row_record
 from swim.data.sample import DataSettings, SampleReader
+from swim.errors import DataError
 from swim.files import append_json_lines, read_json_lines, write_atomically
 
 LEVELS = ("none", "header", "full")

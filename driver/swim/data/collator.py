@@ -6,12 +6,12 @@ from transformers import Qwen2_5_VLModel
 from transformers.video_utils import VideoMetadata
 
 from swim.data.chat import ChatText, render_chat
-from swim.data.errors import DataError, Reason
 from swim.data.mixture import row_record
-from swim.data.patches import with_fast_patches
 from swim.data.records import Record, Turn
 from swim.data.sample import DataSettings, Sample, SampleReader
 from swim.data.tokens import IGNORE, answer_tokens, instance_tokens
+from swim.errors import DataError, Reason
+from swim.video.patches import with_fast_patches
 
 
 class _Positions:

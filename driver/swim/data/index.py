@@ -12,8 +12,8 @@ from datasets import Dataset, Features
 from datasets.arrow_writer import ArrowWriter
 
 from swim.data.cache import ContentCache, progress
-from swim.data.errors import DataError, Reason
 from swim.data.streaming import file_ending, stream_records
+from swim.errors import DataError, Reason
 
 _SCHEMA = pa.schema([("position", pa.int32()), ("record", pa.string()), ("annotation", pa.string())])
 _LAYOUT = "v1"  # of what is written; another layout is another folder

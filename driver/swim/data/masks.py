@@ -4,11 +4,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
 import torch
+from PIL import Image, ImageFilter
 from pycocotools import mask as coco
 
-from swim.data.errors import DataError, Reason
+from swim.errors import DataError, Reason
 
 _MOST_CHARACTERS = 7  # of a run length: 35 bits hold any that pycocotools can store
 _LONGEST_RUN = 2**32 - 1

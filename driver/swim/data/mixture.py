@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.table import Table
 
 from swim.data.bench import as_conversation, parse_annotated
-from swim.data.errors import DataError, Reason
 from swim.data.index import Index, open_index
 from swim.data.pages import GiveBackPages
 from swim.data.records import Record, parse_record
 from swim.data.skip_list import SkipList
 from swim.data.streaming import stream_records
+from swim.errors import DataError, Reason
 
 _STRATEGY = re.compile(r"(first|end|random):(\d+(?:\.\d+)?%|\d+)")
 _SHARED_ROWS = 1000

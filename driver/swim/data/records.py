@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
-from swim.data.errors import DataError, Reason
 from swim.data.tags import Span, assign_instances, strip_tags
+from swim.errors import DataError, Reason
 
 # How the original VideoRefer layout writes an object; group 1 is its number, None for an unnumbered one.
 VIDEOREFER_OBJECT = re.compile(r"<object(\d+)>|<region>")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from swim.data.chat import SYSTEM_PROMPT
-from swim.data.errors import DataError, Reason
 from swim.data.masks import cover_cells, decode_mask, is_off_by_one
 from swim.data.mixture import row_record
 from swim.data.records import Record
-from swim.data.sources import FOLDER_FPS, local_file
-from swim.data.video import Clip, VisualBudget, read_clip, read_header
+from swim.errors import DataError, Reason
+from swim.video.clip import Clip, VisualBudget, read_clip, read_header
+from swim.video.sources import FOLDER_FPS, local_file
 
 NO_USABLE_MASK = "no instance has a usable, non-empty mask within the video's frames"
 

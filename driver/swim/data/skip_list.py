@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from swim.data.errors import DataError, Reason
+from swim.errors import DataError, Reason
 
 
 class _Entry(BaseModel):

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import ijson
 from ijson.backends import yajl2_c
 
-from swim.data.errors import DataError, Reason
+from swim.errors import DataError, Reason
 
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _BLOCK_BYTES = 1 << 16

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from swim.data.errors import DataError, Reason
+from swim.errors import DataError, Reason
 
 _TAG = re.compile(r"<(/?)ins>")
 

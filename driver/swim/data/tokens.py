@@ -3,7 +3,7 @@
 import numpy as np
 
 from swim.data.chat import ChatText, Mention
-from swim.data.errors import DataError, Reason
+from swim.errors import DataError, Reason
 
 IGNORE = -100
 

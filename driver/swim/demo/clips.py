@@ -25,8 +25,8 @@ import yaml
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from swim.data.encoder import write_video
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render
+from swim.video.encoder import write_video
 
 QUESTION = "What pattern does the {} have?"
 # The pattern follows the noun at once: the token that looks at the object is the one that has to tell what it sees.

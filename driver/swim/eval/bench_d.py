@@ -19,9 +19,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 from swim.data.bench import BenchD, parse_bench_d
-from swim.data.errors import DataError
 from swim.demo.inputs import demo_benches
-from swim.infer.answers import AnswerStore
+from swim.errors import DataError
 from swim.eval.command import (
     add_model_options,
     answer_all,
@@ -35,6 +34,7 @@ from swim.eval.published import BENCH_D
 from swim.eval.scores_d import make_cases, summarise
 from swim.eval.stats import rounded
 from swim.files import write_atomically
+from swim.infer.answers import AnswerStore
 from swim.llm import Asker, AskFailed, Endpoint, ReplyCache, ServiceRefuses, run_concurrently
 
 

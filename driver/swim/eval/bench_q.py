@@ -15,8 +15,8 @@ from accelerate import PartialState
 from rich.table import Table
 
 from swim.data.bench import parse_bench_q
-from swim.data.errors import DataError
 from swim.demo.inputs import demo_benches
+from swim.errors import DataError
 from swim.eval.command import (
     ItemFile,
     add_model_options,

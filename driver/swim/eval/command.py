@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from rich.console import Console
 
-from swim.data.errors import DataError
+from swim.errors import DataError
 from swim.infer.answers import Question
 from swim.infer.command import add_answer_options, answer_questions
 from swim.infer.questions import ItemFile, question_record

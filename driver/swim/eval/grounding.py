@@ -21,10 +21,10 @@ from rich.table import Table
 
 from swim.attention.grounding import FIXED_THRESHOLD, FUSED, SCORES, THRESHOLDS, ground
 from swim.data.bench import parse_annotated
-from swim.data.errors import DataError, Reason
 from swim.data.records import Record
 from swim.data.sample import DataSettings
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
+from swim.errors import DataError, Reason
 from swim.eval.command import console, read_items, today
 from swim.eval.stats import WeightedMeans, bootstrap_means
 from swim.files import write_atomically

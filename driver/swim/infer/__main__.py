@@ -20,10 +20,10 @@ from pathlib import Path
 from accelerate import PartialState
 
 from swim.data.collator import SwimCollator
-from swim.data.errors import DataError
 from swim.data.records import Record, locate, parse_record
 from swim.data.sample import SampleReader
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
+from swim.errors import DataError
 from swim.infer.answers import ANSWERS_FILE, ERRORS_FILE, Question
 from swim.infer.command import DEMO_MODEL, add_answer_options, answer_questions
 from swim.infer.generate import stream_answer

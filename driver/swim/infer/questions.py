@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from swim.data.errors import DataError
 from swim.data.records import RawItem, RawTurn, Record, Source, Turn, check_layout, locate, turn_text
-from swim.data.sources import is_image_source
 from swim.data.tags import strip_tags
+from swim.errors import DataError
+from swim.video.sources import is_image_source
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from PIL import Image
 from tqdm import tqdm
 
-from swim.data.encoder import jpeg_uri
-from swim.data.errors import DataError
 from swim.data.sample import DataSettings, SampleReader
-from swim.data.video import Clip
+from swim.errors import DataError
 from swim.infer.answers import AnswerStore, Question
 from swim.llm import Asker, AskFailed, run_concurrently
+from swim.video.clip import Clip
+from swim.video.encoder import jpeg_uri
 
 
 def answer_remotely(questions: list[Question], asker: Asker, settings: DataSettings, store: AnswerStore):

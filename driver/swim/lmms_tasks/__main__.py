@@ -15,8 +15,8 @@ from pathlib import Path
 
 from swim.data.bench import parse_bench_d, parse_bench_q
 from swim.data.chat import SYSTEM_PROMPT
-from swim.data.errors import DataError
 from swim.data.tags import strip_tags
+from swim.errors import DataError
 from swim.eval.scores_q import prompt_of
 
 TASKS_FOLDER = Path(__file__).resolve().parent

@@ -7,9 +7,9 @@ import errno
 import os
 import sys
 
-from swim.data.errors import DataError
 from swim.demo.inputs import with_demo_inputs
 from swim.demo.report import train_and_report
+from swim.errors import DataError
 from swim.train.config import ConfigError, load_config
 from swim.train.faults import TrainingFault
 from swim.train.run import train

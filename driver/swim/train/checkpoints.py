@@ -1,7 +1,6 @@
 """Checkpoints of a run: only complete ones count, and the only good one is never deleted."""
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import TrainerCallback
 
-from swim.files import write_atomically
+from swim.files import to_disk, write_atomically
 
 MARKER = "complete.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -84,10 +83,10 @@ def mark(checkpoint: Path, processes: int):
     """Brings the files to the disk, then writes the marker: {"processes", "files": {name: bytes}}."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     for path in files:
-        _to_disk(path)
+        to_disk(path)
     sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in files}
     write_atomically(checkpoint / MARKER, json.dumps({"processes": processes, "files": sizes}, indent=1) + "\n")
-    _to_disk(checkpoint)
+    to_disk(checkpoint)
 
 
 def problem(checkpoint: Path) -> str | None:
@@ -108,14 +107,6 @@ def problem(checkpoint: Path) -> str | None:
 def processes_of(checkpoint: Path) -> int:
     """How many processes a complete checkpoint belongs to."""
     return json.loads((checkpoint / MARKER).read_text())["processes"]
-
-
-def _to_disk(path: Path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class FinishCheckpoints(TrainerCallback):

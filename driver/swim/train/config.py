@@ -14,7 +14,7 @@ from trl import SFTConfig
 
 from swim.data.chat import SYSTEM_PROMPT
 from swim.data.sample import DataSettings
-from swim.data.video import VisualBudget
+from swim.video.clip import VisualBudget
 
 # What the trainer decides itself; setting these elsewhere would be silently undone.
 _FIXED_ARGUMENTS = {
@@ -232,7 +232,7 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Keys whose values differ, leaving out those that do not change the result."""
     ignored = {"resume_from_checkpoint", "demo_report", "save_total_limit", "disable_tqdm", "report_to"}
-    ignored |= {"allow_config_change", "dataloader_timeout_s", "ddp_timeout"}
+    ignored |= {"allow_config_change", "dataloader_timeout_s", "ddp_timeout", "dataloader_num_workers", "cache_gb"}
     return sorted(key for key in (set(old) | set(new)) - ignored if old.get(key) != new.get(key))
 
 

@@ -28,7 +28,7 @@ from swim.train.model import attention_implementation, load_model, lora_config, 
 from swim.train.parts import parts_table
 from swim.train.report import REPORT_FILE, write_report
 from swim.train.run_folder import RunFolder
-from swim.train.signals import Stopped, StopOnSignal
+from swim.train.signals import StopOnSignal, Stopped
 from swim.train.skipping import CountingCollator, SkippedRecords
 from swim.train.trainer import LOGGED, SaveSupervision, SwimTrainer
 from swim.train.watch import TensorBoard, keep_wandb_run

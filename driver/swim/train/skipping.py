@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from swim.data.collator import SwimCollator
-from swim.data.errors import DataError
+from swim.errors import DataError
 from swim.files import append_json_lines, read_json_lines, write_atomically
 from swim.train.worker_notes import WorkerNotes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 from swim.attention.heat import NORMALISATIONS
-from swim.data.errors import DataError
+from swim.errors import DataError
 from swim.viewer.session import ALL_LAYERS, Seen, Session, overlay, pieces_of, still
 
 QUESTION_KINDS, ANSWER_KINDS = ("tag", "question"), ("answer",)

@@ -5,8 +5,8 @@ import decord
 import numpy as np
 import pytest
 
-from swim.data.decoder import VideoFile
-from swim.data.errors import DataError, Reason
+from swim.errors import DataError, Reason
+from swim.video.decoder import VideoFile
 
 from .clips import decode_all, moving_pictures, write_sound, write_video
 

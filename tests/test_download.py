@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from swim.data.download import first_of_each_kind, main
+from swim.download import first_of_each_kind, main
 
-from ..hub import Hub
+from .hub import Hub
 
-SCRIPT = Path(__file__).resolve().parents[2] / "run_scripts/download.sh"
+SCRIPT = Path(__file__).resolve().parents[1] / "run_scripts/download.sh"
 CAPTIONS = {f"train/caption-{n}.json": json.dumps([{"index": n, "text": "word " * 40_000}]).encode() for n in range(11)}
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 FILES = {
@@ -34,12 +34,12 @@ def hub():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Function: runs `python -m swim.data.download` against the hub at a URL; output below tmp_path/out."""
+    """Function: runs `python -m swim.download` against the hub at a URL; output below tmp_path/out."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 
-    def run(url: str, *arguments: str, code: str = "from swim.data.download import main") -> subprocess.CompletedProcess:
+    def run(url: str, *arguments: str, code: str = "from swim.download import main") -> subprocess.CompletedProcess:
         command = [sys.executable, "-c", f"import sys\n{code}\nsys.exit(main())", "--dir", str(tmp_path / "out"), *arguments]
         return subprocess.run(command, env=os.environ | {"HF_ENDPOINT": url}, capture_output=True, text=True, timeout=120)
 
@@ -114,7 +114,7 @@ def test_a_repository_that_is_not_there(hub, run):
 
 
 def test_a_disk_that_is_too_small(hub, run, tmp_path):
-    small = "import shutil\nfrom swim.data.download import main\nshutil.disk_usage = lambda path: type('Usage', (), {'free': 1000})"
+    small = "import shutil\nfrom swim.download import main\nshutil.disk_usage = lambda path: type('Usage', (), {'free': 1000})"
     result = run(hub.url, "--data", code=small)
     assert result.returncode == 1 and "is too small; choose another with --dir" in result.stderr
     assert there(tmp_path / "out") == [] and hub.fetched() == []

@@ -12,9 +12,9 @@ from qwen_vl_utils.vision_process import FRAME_FACTOR, smart_resize
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from swim.data.errors import DataError, Reason
-from swim.data.frames import frame_limit, sample_frames
-from swim.data.sources import FOLDER_FPS, describe_source, open_source
+from swim.errors import DataError, Reason
+from swim.video.frames import frame_limit, sample_frames
+from swim.video.sources import FOLDER_FPS, describe_source, open_source
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from qwen_vl_utils import vision_process as qwen
 
-from swim.data import video
-from swim.data.decoder import VideoFile
-from swim.data.errors import DataError, Reason
-from swim.data.video import VisualBudget, fit_frames, frame_size, read_clip, read_header, resize_frame
+from swim.errors import DataError, Reason
+from swim.video import clip as clip_module
+from swim.video.clip import VisualBudget, fit_frames, frame_size, read_clip, read_header, resize_frame
+from swim.video.decoder import VideoFile
 
 from .clips import levels, pictures, write_sound, write_video
 
@@ -312,8 +312,8 @@ def test_what_hangs_is_given_up(tmp_path, name):
 
 def test_what_is_merely_slow_is_given_up_and_ends(mp4, monkeypatch):
     resized = []
-    true = video.resize_frame
-    monkeypatch.setattr(video, "resize_frame", lambda *given: time.sleep(0.1) or resized.append(1) or true(*given))
+    true = clip_module.resize_frame
+    monkeypatch.setattr(clip_module, "resize_frame", lambda *given: time.sleep(0.1) or resized.append(1) or true(*given))
     with pytest.raises(DataError, match="clip.mp4: not read after 0.25 s") as caught:
         read_clip(mp4, SMALL, time_limit_s=0.25)
     assert caught.value.reason == Reason.TIMEOUT
@@ -327,8 +327,8 @@ def test_a_time_limit_that_suffices_changes_nothing(mp4):
 
 def test_the_thread_of_a_clip_uses_the_callers_number_of_threads(mp4, monkeypatch):
     seen = []
-    true = video.resize_frame
-    monkeypatch.setattr(video, "resize_frame", lambda *args: seen.append(torch.get_num_threads()) or true(*args))
+    true = clip_module.resize_frame
+    monkeypatch.setattr(clip_module, "resize_frame", lambda *args: seen.append(torch.get_num_threads()) or true(*args))
     read_clip(mp4, SMALL)
     assert set(seen) == {torch.get_num_threads()} == {1}
 

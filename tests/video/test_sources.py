@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from swim.data import sources
-from swim.data.errors import DataError, Reason
-from swim.data.sources import describe_source, is_image_source, open_source
+from swim.errors import DataError, Reason
+from swim.video import sources
+from swim.video.sources import describe_source, is_image_source, open_source
 
 from .clips import pictures, write_video
 

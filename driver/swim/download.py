@@ -1,4 +1,4 @@
-"""Brings weights and data from the hub: `python -m swim.data.download --help`.
+"""Brings weights and data from the hub: `python -m swim.download --help`.
 
 Everything goes below --dir: data/NL-Refer (benchmarks, scripts), data/SWIM_data (training records), models/SWIM-7B and
 models/Qwen2.5-VL-7B-Instruct (what training starts from). HF_ENDPOINT names a mirror, HF_TOKEN an account. What is there

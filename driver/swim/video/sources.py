@@ -24,8 +24,8 @@ import torch
 import urllib3
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from swim.data.decoder import VideoFile
-from swim.data.errors import DataError, Reason
+from swim.errors import DataError, Reason
+from swim.video.decoder import VideoFile
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 # Frame folders carry no rate of their own; DAVIS, the most common source, is 24.

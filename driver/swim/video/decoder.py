@@ -3,7 +3,7 @@
 PyAV does it alone. decord 0.6, which others use, was measured beside it: it takes half as long again, reads no AV1, GIF
 or raw H.264, can hang, and of many files gives other frames than it is asked for, without a word. Asked for 0, 1, 11, 12,
 30, 39 it gave 0, 1, 12, 13, 30, 39 of an HEVC file, 0, 1, 1, 2, 30, 37 of H.264 with open groups, 12, 13, 23, 24, 39, 30
-of a transport stream. Where decord is right, tests/data/test_decoder.py finds the same numbers and pixels with both.
+of a transport stream. Where decord is right, tests/video/test_decoder.py finds the same numbers and pixels with both.
 """
 
 from bisect import bisect_right
@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from swim.data.errors import DataError, Reason
+from swim.errors import DataError, Reason
 
 # What a broken file makes PyAV raise; some of its own errors are also one of the others.
 _UNREADABLE = (av.FFmpegError, OSError, ValueError, IndexError, ArithmeticError)

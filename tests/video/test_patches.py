@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Qwen2VLVideoProcessor
 
-from swim.data.patches import PatchingVideoProcessor, with_fast_patches
+from swim.video.patches import PatchingVideoProcessor, with_fast_patches
 
 
 def videos(*shapes) -> list[torch.Tensor]:

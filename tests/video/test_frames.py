@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swim.data.frames import frame_limit, sample_frames
+from swim.video.frames import frame_limit, sample_frames
 
 totals, most = st.integers(1, 300), st.integers(1, 40)
 annotated_lists = st.lists(st.integers(-5, 320), max_size=60)
