@@ -33,6 +33,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: "train" not in item.path.parts)  # the longest first: two processes end together
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from swim.train.checkpoints import Checkpoints, mark, problem
 from swim.train.config import ConfigError
@@ -54,6 +55,16 @@ def test_a_run_killed_twice_is_bit_exact(configure):
     run_through(whole)
     run_killed(broken, kills=2, seed=0)
     assert_same_run(broken, whole)
+    assert_tensorboard_shows_each_step_once(broken)
+
+
+def assert_tensorboard_shows_each_step_once(config):
+    events = EventAccumulator(str(Path(config.output_dir) / "tensorboard")).Reload()
+    logged = {entry["step"]: entry["text_loss"] for entry in curve(config.output_dir) if "text_loss" in entry}
+    shown = events.Scalars("train/text_loss")
+    assert [scalar.step for scalar in shown] == list(logged)
+    assert [scalar.value for scalar in shown] == pytest.approx(list(logged.values()), rel=1e-5)
+    assert {"train/pointing", "train/data_s", "train/peak_memory_gb"} <= set(events.Tags()["scalars"])
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from swim.train.checkpoints import Checkpoints
 from swim.train.config import ConfigError
@@ -17,7 +16,7 @@ from swim.train.run import train
 from swim.train.watch import StepClock, keep_wandb_run
 
 from .conftest import REPOSITORY
-from .processes import run_killed, run_through
+from .processes import run_through
 
 SCRIPTS = REPOSITORY / "run_scripts"
 
@@ -72,19 +71,6 @@ def test_the_clock_tells_waiting_computing_and_updating_apart():
         assert seconds[part] == pytest.approx(expected, rel=0.5), part
     clock.restart()
     assert set(clock.seconds().values()) == {0.0}
-
-
-def test_tensorboard_shows_each_step_once_also_when_a_run_was_killed(configure):
-    config = configure(max_steps=8, save_steps=2, per_device_train_batch_size=2)
-    run_killed(config, kills=1, seed=3)
-    folder = Path(config.output_dir) / "tensorboard"
-    assert len(list(folder.iterdir())) == 2
-    events = EventAccumulator(str(folder)).Reload()
-    logged = {entry["step"]: entry["text_loss"] for entry in entries(config.output_dir, "text_loss")}
-    shown = {scalar.step: scalar.value for scalar in events.Scalars("train/text_loss")}
-    assert shown == pytest.approx(logged, rel=1e-5) and sorted(shown) == list(range(1, 9))
-    assert len(events.Scalars("train/text_loss")) == 8
-    assert {"train/pointing", "train/data_s", "train/peak_memory_gb"} <= set(events.Tags()["scalars"])
 
 
 def test_evaluation_keeps_the_checkpoint_that_points_best(configure, demo_data):
