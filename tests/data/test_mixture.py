@@ -143,8 +143,8 @@ def test_a_record_s_own_rate_wins(folder):
     (folder / "data/c.jsonl").write_text("".join(json.dumps(record) + "\n" for record in (
         records_of("c", 1)[0] | {"video": ["0.jpg", "1.jpg"], "fps": 12}, records_of("c", 1)[0] | {"video": "frames"},
     )))  # fmt: skip
-    for given, rates in ({}, [12.0, None]), ({"folder_fps": 6}, [12.0, 6.0]):
-        mixture = mixed(folder, {"json_path": "../data/c.jsonl", **given})
+    for keys, rates in ({}, [12.0, None]), ({"folder_fps": 6}, [12.0, 6.0]):
+        mixture = mixed(folder, {"json_path": "../data/c.jsonl", **keys})
         assert [row_record(row).fps for row in mixture.dataset] == rates
 
 

@@ -108,6 +108,14 @@ def test_a_signal_saves_and_ends_and_the_same_command_goes_on(configure, number,
     assert_same_run(stopped, whole)
 
 
+def test_control_c_ends_at_once_in_one_line(configure):
+    launch = Launch(configure(max_steps=400))
+    assert launch.wait_for(lambda: "'text_loss'" in launch.log), launch.log[-3000:]
+    os.kill(launch.ranks[0].pid, signal.SIGINT)
+    assert launch.wait() == [130]
+    assert "interrupted; the same command goes on" in launch.log and "Traceback" not in launch.log
+
+
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(configure):
     config = configure(max_steps=400, per_device_train_batch_size=2, save_steps=1000)
     launch = Launch(config, processes=2)

@@ -1,10 +1,12 @@
 """The command: `python -m swim.train --config FILE [--key value ...]`.
 
-Ends with 0 when the run is finished, 1 behind an error, 143 or 138 when SIGTERM or SIGUSR1 stopped it behind a checkpoint.
+Ends with 0 when the run is finished, 1 behind an error, 143 or 138 when SIGTERM or SIGUSR1 stopped it behind a checkpoint,
+130 behind Ctrl-C, which saves nothing.
 """
 
 import errno
 import os
+import signal
 import sys
 
 from swim.demo.inputs import with_demo_inputs
@@ -38,6 +40,9 @@ def main(arguments: list[str]) -> int:
     except Stopped as stopped:
         sys.stdout.write(f"{stopped}\n")
         return stopped.status
+    except KeyboardInterrupt:
+        sys.stdout.write("\ninterrupted; the same command goes on from the last complete checkpoint\n")
+        return 128 + signal.SIGINT
     return 0
 
 
