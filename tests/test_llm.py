@@ -162,3 +162,21 @@ def test_concurrent_tasks_are_bounded_and_stop_at_an_error():
     with pytest.raises(ServiceRefuses):
         list(run_concurrently(range(25, 500), work, 4))
     assert max(started) < 60
+
+
+def test_what_is_under_way_when_a_call_raises_is_not_lost():
+    refused = threading.Event()
+
+    def work(number):
+        if number == 2:
+            refused.set()
+            raise ServiceRefuses("enough")
+        refused.wait()
+        time.sleep(0.05 * number)
+        return number * 2
+
+    given = []
+    with pytest.raises(ServiceRefuses):
+        for result in run_concurrently(range(100), work, 3):
+            given.append(result)
+    assert sorted(given)[:2] == [(0, 0), (1, 2)] and len(given) < 6

@@ -282,21 +282,25 @@ def run_concurrently(
 ) -> Iterator[tuple[Task, Result]]:
     """(task, function(task)) as they get ready, `concurrency` at a time, never more than twice as many waiting.
 
-    When a call raises, no new one starts, those under way end (what they paid for is stored), and the error goes on.
+    When a call raises, no new one starts, what those under way give comes too, and then the error goes on.
     """
     waiting: dict[Future, Task] = {}
-    with ThreadPoolExecutor(concurrency) as pool:
-        try:
-            for task in tasks:
-                waiting[pool.submit(function, task)] = task
-                if len(waiting) >= 2 * concurrency:
-                    yield from _collect(waiting)
-            while waiting:
+    pool = ThreadPoolExecutor(concurrency)
+    try:
+        for task in tasks:
+            waiting[pool.submit(function, task)] = task
+            if len(waiting) >= 2 * concurrency:
                 yield from _collect(waiting)
-        except BaseException:
-            for future in waiting:
-                future.cancel()
-            raise
+        while waiting:
+            yield from _collect(waiting)
+    except Exception:
+        pool.shutdown(cancel_futures=True)
+        for future, task in waiting.items():
+            if not future.cancelled() and future.exception() is None:
+                yield task, future.result()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _collect(waiting: dict[Future, Task]) -> Iterator[tuple[Task, Any]]:
