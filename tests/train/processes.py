@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from swim.train.__main__ import main
-from swim.train.watch import TIMES
+from swim.train.watch import STEP_TIME
 
 from .conftest import DEMO_YAML
 
@@ -121,7 +121,7 @@ def curve(folder: str | Path) -> list[dict]:
     """The log of a run without what the clock decides, and without Trainer's guess of operations: under ZeRO-3 it counts
     the parameters that happen to be gathered."""
     entries = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
-    clock = (*TIMES, "runtime", "per_second", "total_flos")
+    clock = (*STEP_TIME, "peak_memory_gb", "runtime", "per_second", "total_flos")
     return [{key: value for key, value in entry.items() if not key.endswith(clock)} for entry in entries]
 
 

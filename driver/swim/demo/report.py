@@ -27,7 +27,7 @@ from swim.infer.generate import generate_answers
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.report import plot_curves
 from swim.train.run import train
-from swim.train.run_folder import RunFolder
+from swim.train.run_folder import RunFolder, read_state
 
 PICTURED_CLIPS = 2
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -80,7 +80,7 @@ def train_and_report(config: TrainConfig):
     pictured = _pictured(held_out)
     maps = {name: score.maps for name, score in scores.items()}
     show_maps(folder / "attention.png", pictured, [_phrase(sample) for sample in pictured], maps)
-    runs = {"supervised": folder, "text only": control_folder}
+    runs = {"supervised": read_state(folder).log_history, "text only": read_state(control_folder).log_history}
     plot_curves(folder / "loss.png", runs, ("text_loss", "mask_loss", "pointing"))
     numbers = summarise(scores, summary)
     (folder / "summary.json").write_text(json.dumps(numbers, indent=1) + "\n")

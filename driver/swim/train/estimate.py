@@ -25,6 +25,15 @@ class Sharing:
     offload_optimizer: bool = False
     offload_weights: bool = False
 
+    @property
+    def name(self) -> str:
+        """Such as "ZeRO-3" or "FSDP2"."""
+        if self.zero:
+            return f"ZeRO-{self.zero}"
+        if self.fsdp:
+            return "FSDP2"
+        return "DDP" if self.processes > 1 else "not shared"
+
 
 @dataclass(frozen=True)
 class Needs:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import distributed
 
 from swim.files import human_bytes
+from swim.train.checkpoints import Checkpoints
 from swim.train.skipping import unpack
 from swim.train.worker_notes import WorkerNotes
 
@@ -21,16 +22,18 @@ class TrainingFault(Exception):
 
 
 @contextmanager
-def saving(folder: Path, what: str, needed_bytes: int, remedy: str) -> Iterator[None]:
-    """Around the writing of `what` below an existing `folder`: raises TrainingFault that tells of a full disk."""
+def saving(folder: Path, what: str, needed_bytes: int) -> Iterator[None]:
+    """Around the writing of `what` into a run's existing `folder`: raises TrainingFault that tells of a full disk."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # of us, of torch's writer, of safetensors
         free = shutil.disk_usage(folder).free
         full = "the disk is full, " if free < needed_bytes else ""
+        last = Checkpoints(folder).last()
+        start = "the start" if last is None else f"{last.name}, which is complete"
         raise TrainingFault(
             f"{folder}: cannot save {what}: {full}{human_bytes(free)} free, about {human_bytes(needed_bytes)} needed "
-            f"({str(error).splitlines()[0]}). {remedy}"
+            f"({str(error).splitlines()[0]}). Make room and start the same command again: it goes on from {start}"
         ) from error
 
 

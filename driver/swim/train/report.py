@@ -1,7 +1,6 @@
 """The last page of a run: report.md with its curves, in the output folder."""
 
 import importlib.metadata as metadata
-import json
 import os
 import platform
 from pathlib import Path
@@ -9,12 +8,14 @@ from pathlib import Path
 import matplotlib
 import torch
 import transformers
+from transformers import TrainerState
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from swim.train.card import data_section, read_left, values_section
-from swim.train.run_folder import CONFIG_FILE, MIXTURE_FILE
+from swim.train.run_folder import CONFIG_FILE, MIXTURE_FILE, read_state
+from swim.train.watch import PARTS, STEP_TIME
 
 REPORT_FILE = "report.md"
 PICTURES = "report"  # a folder
@@ -26,17 +27,16 @@ _CURVES = {
     "speed": ("tokens_per_second", "samples_per_second", "step time in s"),
     "optimisation": ("learning_rate", "grad_norm", "peak_memory_gb"),
 }
-STEP_TIME = ("data_s", "compute_s", "optimizer_s")
 
 
 def write_report(folder: str | Path, result: dict):
     """Writes report.md and its pictures from what a run left in its folder. result: what finished.json will hold."""
     folder = Path(folder)
     (folder / PICTURES).mkdir(exist_ok=True)
-    state = json.loads((folder / "trainer_state.json").read_text())
+    state = read_state(folder)
     lines = [f"# {folder.resolve().name}\n", _outcome(state)]
     for name, keys in _CURVES.items():
-        plot_curves(folder / PICTURES / f"{name}.png", {"training": folder}, keys)
+        plot_curves(folder / PICTURES / f"{name}.png", {"training": state.log_history}, keys)
         lines.append(f"![{name}]({PICTURES}/{name}.png)\n")
     config = read_left(folder / CONFIG_FILE)
     versions = {name: metadata.version(name) for name in _LIBRARIES} | {"transformers": transformers.__version__}
@@ -44,7 +44,7 @@ def write_report(folder: str | Path, result: dict):
     processes = int(os.environ.get("WORLD_SIZE", 1))
     versions |= {"Python": platform.python_version(), "machine": f"{machine}, {processes} process(es)"}
     sections = [
-        values_section("Last values", _last_values(state["log_history"])),
+        values_section("Last values", _last_values(state.log_history)),
         values_section("Result", result),
         data_section(read_left(folder / MIXTURE_FILE)),
         values_section("Settings", config),
@@ -53,14 +53,13 @@ def write_report(folder: str | Path, result: dict):
     (folder / REPORT_FILE).write_text("\n".join([*lines, *sections]), encoding="utf-8")
 
 
-def plot_curves(path: str | Path, runs: dict[str, str | Path], keys: tuple[str, ...]):
+def plot_curves(path: str | Path, runs: dict[str, list[dict]], keys: tuple[str, ...]):
     """Writes a picture of these keys of the log over the steps; what evaluation gave is dashed.
 
-    runs: name -> output folder with trainer_state.json. "step time in s" stands for its parts, one upon the other.
+    runs: name -> log history. "step time in s" stands for its parts, one upon the other.
     """
     figure, axes = plt.subplots(1, len(keys), figsize=(4.3 * len(keys), 3.6), layout="constrained")
-    for name, folder in runs.items():
-        history = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
+    for name, history in runs.items():
         for axis, key in zip(axes, keys):
             if key == "step time in s":
                 _plot_step_time(axis, history)
@@ -84,13 +83,13 @@ def plot_curves(path: str | Path, runs: dict[str, str | Path], keys: tuple[str, 
 def _plot_step_time(axis, history: list[dict]):
     entries = [entry for entry in history if all(part in entry for part in STEP_TIME)]
     parts = [[entry[part] for entry in entries] for part in STEP_TIME]
-    axis.stackplot([entry["step"] for entry in entries], parts, labels=[part.removesuffix("_s") for part in STEP_TIME])
+    axis.stackplot([entry["step"] for entry in entries], parts, labels=PARTS)
 
 
-def _outcome(state: dict) -> str:
-    best = state.get("best_model_checkpoint")
-    kept = f" Best checkpoint: {Path(best).name}, {state['best_metric']:.4g}." if best else ""
-    return f"Finished after {state['global_step']:,} steps, epoch {state['epoch']:.2f}.{kept}\n"
+def _outcome(state: TrainerState) -> str:
+    best = state.best_model_checkpoint
+    kept = f" Best checkpoint: {Path(best).name}, {state.best_metric:.4g}." if best else ""
+    return f"Finished after {state.global_step:,} steps, epoch {state.epoch:.2f}.{kept}\n"
 
 
 def _last_values(history: list[dict]) -> dict:

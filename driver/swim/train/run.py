@@ -11,9 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType, gather_object
 from rich.console import Console
 from torch import distributed
-from transformers import TrainerState
 from transformers.integrations import TensorBoardCallback
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput, set_seed
 from trl import SFTConfig
 
@@ -27,7 +25,7 @@ from swim.train.faults import saving, told_faults
 from swim.train.model import attention_implementation, load_model, lora_config, write_supervision
 from swim.train.parts import parts_table
 from swim.train.report import REPORT_FILE, write_report
-from swim.train.run_folder import RunFolder
+from swim.train.run_folder import RunFolder, read_state
 from swim.train.signals import StopOnSignal, Stopped
 from swim.train.skipping import CountingCollator, SkippedRecords
 from swim.train.trainer import LOGGED, SaveSupervision, SwimTrainer
@@ -72,7 +70,7 @@ def train(config: TrainConfig) -> dict:
             console.print(f"goes on although these differ: {', '.join(changed)}")
         for line in check_room(needs, folder.path, config.save_total_limit, int(os.environ.get("LOCAL_WORLD_SIZE", 1))):
             console.print(line)
-        step = 0 if resume is None else TrainerState.load_from_json(resume / TRAINER_STATE_NAME).global_step
+        step = 0 if resume is None else read_state(resume).global_step
         trainer.skipped.forget_after(step)
         if "wandb" in arguments.report_to:
             keep_wandb_run(folder.path)
@@ -83,8 +81,7 @@ def train(config: TrainConfig) -> dict:
             result = trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         if stop.agreed and trainer.state.global_step < trainer.state.max_steps:
             raise _stopped(stop, trainer, folder, state)
-        remedy = "Make room and start the same command again: it goes on from the last checkpoint"
-        with saving(folder.path, "the final weights", needs.checkpoint, remedy):
+        with saving(folder.path, "the final weights", needs.checkpoint):
             trainer.save_model()
             trainer.save_state()
     summary = _summary(trainer, result)
@@ -224,24 +221,14 @@ def _join_fsdp(arguments: SFTConfig):
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-def _sharing(accelerator) -> str:
-    """How processes share the model, such as "ZeRO-3" or "FSDP2"."""
-    state = accelerator.state
-    if state.deepspeed_plugin is not None:
-        return f"ZeRO-{state.deepspeed_plugin.zero_stage}"
-    if accelerator.is_fsdp2:
-        return "FSDP2"
-    return "DDP" if accelerator.num_processes > 1 else "not shared"
-
-
 def _announce(config: TrainConfig, trainer: SwimTrainer, mixture: Mixture, resume: Path | None):
     """What runs, in a few lines, before step 1."""
     console.print(mixture.table())
     model = trainer.accelerator.unwrap_model(trainer.model)
     console.print(parts_table(model, trainer.args.learning_rate, config.learning_rates))
-    supervision = _supervision(trainer)
+    supervision, sharing = _supervision(trainer), sharing_of(trainer.accelerator)
     console.print(
-        f"{len(mixture.dataset):,} records, {trainer.accelerator.num_processes} process(es), {_sharing(trainer.accelerator)}, "
+        f"{len(mixture.dataset):,} records, {sharing.processes} process(es), {sharing.name}, "
         f"attention: {attention_implementation(config)}"
     )
     console.print(

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import yaml
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from swim.data.mixture import Mixture
 from swim.files import write_atomically
@@ -68,3 +70,8 @@ class RunFolder:
 
     def finish(self, summary: dict):
         write_atomically(self.path / FINISHED_FILE, json.dumps(summary, indent=1) + "\n")
+
+
+def read_state(folder: str | Path) -> TrainerState:
+    """What Trainer left in the folder of a run or a checkpoint."""
+    return TrainerState.load_from_json(str(Path(folder) / TRAINER_STATE_NAME))

@@ -10,7 +10,6 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from swim.train.card import write_card
-from swim.train.checkpoints import Checkpoints
 from swim.train.faults import FiniteGuard, saving
 from swim.train.parts import optimizer_groups
 from swim.train.skipping import COUNTS, SkippedRecords
@@ -165,11 +164,7 @@ class SwimTrainer(SFTTrainer):
     def _save_checkpoint(self, model, trial):
         folder = Path(self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        last = Checkpoints(folder).last()
-        remedy = "Make room and start the same command again: it goes on " + (
-            "from the start" if last is None else f"from {last.name}, which is complete"
-        )
-        with saving(folder, f"checkpoint-{self.state.global_step}", self.checkpoint_bytes, remedy):
+        with saving(folder, f"checkpoint-{self.state.global_step}", self.checkpoint_bytes):
             super()._save_checkpoint(model, trial)
 
     def create_model_card(self, *args, **kwargs):

@@ -17,9 +17,8 @@ from transformers.integrations import TensorBoardCallback
 from swim.files import write_atomically
 from swim.train.faults import saving
 
-# Log entries that differ between two runs of the same configuration.
-TIMES = ("data_s", "compute_s", "optimizer_s", "tokens_per_second", "samples_per_second", "peak_memory_gb")
 PARTS = ("data", "compute", "optimizer")
+STEP_TIME = tuple(f"{part}_s" for part in PARTS)  # their keys in the log
 _ROOM_FOR_CURVES = 1_000_000  # bytes
 
 
@@ -141,8 +140,7 @@ class TensorBoard(TensorBoardCallback):
             super().on_train_end(args, state, control, **kwargs)
 
     def _writing(self):
-        remedy = "Make room and start the same command again: it goes on from the last checkpoint"
-        return saving(Path(self.logging_dir).parent, "the curves for TensorBoard", _ROOM_FOR_CURVES, remedy)
+        return saving(Path(self.logging_dir).parent, "the curves for TensorBoard", _ROOM_FOR_CURVES)
 
 
 def keep_wandb_run(folder: Path):
