@@ -1,8 +1,10 @@
-"""A few real clips, and training configurations that take a second."""
+"""A few real clips, training configurations that take a second, and what they leave."""
 
+import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
@@ -13,11 +15,50 @@ from swim.train.trainer import SwimTrainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO_YAML = REPOSITORY / "run_scripts/configs/sft_demo.yaml"
+# How processes share a run, by the name that it prints -> keys.
+SHARING = {
+    "DDP": {},
+    "ZeRO-2": {"deepspeed": REPOSITORY / "run_scripts/deepspeed/zero2.json"},
+    "ZeRO-3": {"deepspeed": REPOSITORY / "run_scripts/deepspeed/zero3.json"},
+    "ZeRO-3 offload": {"deepspeed": REPOSITORY / "run_scripts/deepspeed/zero3_offload.json"},
+    "FSDP2": {"fsdp": True, "fsdp_config": REPOSITORY / "run_scripts/fsdp/fsdp2.json"},
+}
+
+
+def flags_of(config: TrainConfig) -> list[str]:
+    """The configuration's keys as a command line gives them."""
+    keys = {key: value for key, value in config.to_flat().items() if value is not None}
+    return [f"--{key}={json.dumps(value, default=str)}" for key, value in keys.items()]
+
+
+def log_entries(folder: str | Path, key: str) -> list[dict]:
+    """Those of a run's log that have this key."""
+    history = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
+    return [entry for entry in history if key in entry]
+
+
+def weights(folder: str | Path) -> dict:
+    """Of a model, or of an adapter."""
+    (path,) = Path(folder).glob("*model.safetensors")
+    return load_file(path)
 
 
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory) -> DemoData:
     return make_demo_data(tmp_path_factory.mktemp("demo"), train_clips=6, held_out_clips=2, workers=1)
+
+
+@pytest.fixture
+def data_of(demo_data, tmp_path):
+    """Function: the data config of these records, changed ones of the demo's, with its videos."""
+
+    def make(records: list[dict]) -> Path:
+        (tmp_path / "train.json").write_text(json.dumps(records))
+        mixture = {"datasets": [{"json_path": "train.json", "data_root": str(demo_data.data_root)}]}
+        (tmp_path / "train.yaml").write_text(json.dumps(mixture))
+        return tmp_path / "train.yaml"
+
+    return make
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Training in processes of its own, to be killed: they start in a second, from a server that has imported everything."""
 
-import json
 import multiprocessing
 import os
 import random
@@ -10,12 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from swim.train.__main__ import main
 from swim.train.watch import STEP_TIME
 
-from .conftest import DEMO_YAML
+from .conftest import DEMO_YAML, flags_of, log_entries
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["swim.train.__main__"])
@@ -25,8 +22,7 @@ class Launch:
     """`swim.train` with a configuration's keys on some processes. log: what they print. statuses: how they ended."""
 
     def __init__(self, config, processes: int = 1, log: Path | None = None):
-        keys = {key: json.dumps(value, default=str) for key, value in config.to_flat().items() if value is not None}
-        arguments = ["--config", str(DEMO_YAML), *(f"--{key}={value}" for key, value in keys.items())]
+        arguments = ["--config", str(DEMO_YAML), *flags_of(config)]
         self._log = log or Path(f"{config.output_dir}.log")
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log.touch()
@@ -59,6 +55,10 @@ class Launch:
             rank.kill()
         for rank in self.ranks:
             rank.join()
+
+    def wait_for_log_line(self):
+        """Until the first step has been logged."""
+        assert self.wait_for(lambda: "'text_loss'" in self.log), self.log[-3000:]
 
     def wait_for(self, happened: Callable[[], bool], timeout_s: float = 120) -> bool:
         """Whether it happened before all processes ended."""
@@ -120,12 +120,6 @@ def begun(folder: Path) -> set[Path]:
 def curve(folder: str | Path) -> list[dict]:
     """The log of a run without what the clock decides, and without Trainer's guess of operations: under ZeRO-3 it counts
     the parameters that happen to be gathered."""
-    entries = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
     clock = (*STEP_TIME, "peak_memory_gb", "runtime", "per_second", "total_flos")
+    entries = log_entries(folder, "step")
     return [{key: value for key, value in entry.items() if not key.endswith(clock)} for entry in entries]
-
-
-def weights(folder: str | Path) -> dict:
-    """Of a model, or of an adapter."""
-    (path,) = Path(folder).glob("*model.safetensors")
-    return load_file(path)

@@ -1,6 +1,5 @@
 """Real DeepSpeed on two CPU processes. The first run on a machine compiles DeepSpeed's operators: minutes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,16 +13,13 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from swim.train.export import export
 from swim.train.run import train
 
-from .conftest import DEMO_YAML, REPOSITORY
-
-ZERO3 = REPOSITORY / "run_scripts/deepspeed/zero3_offload.json"
+from .conftest import DEMO_YAML, SHARING, flags_of, log_entries
 
 
 def train_on_two(config, timeout_s: int = 900) -> str:
     """Runs `swim.train` on two processes with the configuration's keys; what it printed."""
-    keys = {key: json.dumps(value, default=str) for key, value in config.to_flat().items() if value is not None}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "swim.train", "--config", str(DEMO_YAML), *(f"--{key}={value}" for key, value in keys.items())]
+    command += ["-m", "swim.train", "--config", str(DEMO_YAML), *flags_of(config)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=timeout_s, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -31,27 +27,18 @@ def train_on_two(config, timeout_s: int = 900) -> str:
     return done.stdout
 
 
-def history(folder: str) -> list[dict]:
-    entries = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
-    return [entry for entry in entries if "text_loss" in entry]
-
-
-def evaluated(folder: str) -> dict:
-    entries = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
-    return next(entry for entry in entries if "eval_pointing" in entry)
-
-
 def test_zero3_with_offload_equals_one_process(configure, demo_data):
     """Losses, weights and the evaluation during training."""
     evaluation = {"eval_grounding": demo_data.held_out_json, "save_steps": 2}
-    two = configure("two", per_device_train_batch_size=2, deepspeed=ZERO3, **evaluation)
+    two = configure("two", per_device_train_batch_size=2, **SHARING["ZeRO-3 offload"], **evaluation)
     train_on_two(two)
     one = configure("one", per_device_train_batch_size=4, **evaluation)
     train(one)
-    ours, reference = (evaluated(config.output_dir) for config in (two, one))
+    ours, reference = (log_entries(config.output_dir, "eval_pointing")[0] for config in (two, one))
     for key in ("eval_text_loss", "eval_mask_loss", "eval_pointing", "eval_inside"):
         assert ours[key] == pytest.approx(reference[key], rel=1e-3), key
-    for ours, reference in zip(history(two.output_dir), history(one.output_dir), strict=True):
+    logged = (log_entries(config.output_dir, "text_loss") for config in (two, one))
+    for ours, reference in zip(*logged, strict=True):
         for key in ("text_loss", "mask_loss"):
             assert ours[key] == pytest.approx(reference[key], rel=1e-3), (key, ours["step"])
         assert ours["pairs"] == reference["pairs"]

@@ -19,10 +19,8 @@ from swim.train.config import ConfigError
 from swim.train.faults import TrainingFault
 from swim.train.run import train
 
-from .conftest import REPOSITORY
-from .processes import Launch, curve, run_through, weights
-
-ZERO3 = REPOSITORY / "run_scripts/deepspeed/zero3.json"
+from .conftest import REPOSITORY, SHARING, flags_of, weights
+from .processes import Launch, curve, run_through
 
 
 def error_lines(launch: Launch) -> list[str]:
@@ -30,14 +28,11 @@ def error_lines(launch: Launch) -> list[str]:
 
 
 @pytest.fixture
-def poisoned(demo_data, tiny_model_dir, tmp_path):
+def poisoned(demo_data, data_of, tiny_model_dir, tmp_path):
     """Keys of a run in which one record names a thing that the model's weights know as NaN: record 7."""
     records = json.loads(demo_data.train_json.read_text())
     for turn in records[7]["conversations"]:
         turn["value"] = turn["value"].replace("<ins>", "<ins>zz ")
-    (tmp_path / "train.json").write_text(json.dumps(records))
-    mixture = {"datasets": [{"json_path": "train.json", "data_root": str(demo_data.data_root)}]}
-    (tmp_path / "train.yaml").write_text(json.dumps(mixture))
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_model_dir)
     processor = AutoProcessor.from_pretrained(tiny_model_dir)
     # Untied: tied weights would make every logit NaN.
@@ -48,7 +43,7 @@ def poisoned(demo_data, tiny_model_dir, tmp_path):
         model.get_input_embeddings().weight[token] = float("nan")
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
-    return {"data_config": tmp_path / "train.yaml", "model_name_or_path": tmp_path / "model"}
+    return {"data_config": data_of(records), "model_name_or_path": tmp_path / "model"}
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_learnt(configure, poisoned):
@@ -72,7 +67,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run(configure):
     assert Checkpoints(config.output_dir).last() is None
 
 
-@pytest.mark.parametrize("mode", [{}, pytest.param({"deepspeed": ZERO3}, marks=pytest.mark.slow)], ids=["ddp", "zero3"])
+@pytest.mark.parametrize("mode", [{}, pytest.param(SHARING["ZeRO-3"], marks=pytest.mark.slow)], ids=["ddp", "zero3"])
 def test_every_rank_ends_and_names_the_record_of_one(configure, poisoned, mode):
     config = configure(per_device_train_batch_size=1, max_steps=9, save_steps=1, **poisoned, **mode)
     launch = Launch(config, processes=2)
@@ -86,15 +81,12 @@ def test_every_rank_ends_and_names_the_record_of_one(configure, poisoned, mode):
 
 
 @pytest.fixture
-def hanging(demo_data, tmp_path):
+def hanging(demo_data, data_of, tmp_path):
     """Keys of a run whose record 5 has a video that never ends: a FIFO to which nobody writes."""
     records = json.loads(demo_data.train_json.read_text())
     os.mkfifo(tmp_path / "hangs.mp4")
     records[5]["video"] = str(tmp_path / "hangs.mp4")
-    (tmp_path / "train.json").write_text(json.dumps(records))
-    mixture = {"datasets": [{"json_path": "train.json", "data_root": str(demo_data.data_root)}]}
-    (tmp_path / "train.yaml").write_text(json.dumps(mixture))
-    return {"data_config": tmp_path / "train.yaml", "decode_time_limit_s": 1000}
+    return {"data_config": data_of(records), "decode_time_limit_s": 1000}
 
 
 def test_a_data_worker_that_hangs_is_named(configure, hanging):
@@ -120,12 +112,7 @@ class Script:
     """`run_sft.sh` on two processes, as users start it. log: what it prints."""
 
     def __init__(self, config):
-        keys = {key: json.dumps(value, default=str) for key, value in config.to_flat().items() if value is not None}
-        command = [
-            "bash",
-            str(REPOSITORY / "run_scripts/run_sft.sh"),
-            *(f"--{key}={value}" for key, value in keys.items()),
-        ]
+        command = ["bash", str(REPOSITORY / "run_scripts/run_sft.sh"), *flags_of(config)]
         environment = os.environ | {"NPROC": "2", "VIRTUAL_ENV": sys.prefix}
         self._path = Path(f"{config.output_dir}.log")
         with self._path.open("a") as log:
@@ -205,7 +192,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize(
     ("processes", "mode"),
-    [(1, {}), pytest.param(2, {"deepspeed": ZERO3}, marks=pytest.mark.slow)],
+    [(1, {}), pytest.param(2, SHARING["ZeRO-3"], marks=pytest.mark.slow)],
     ids=["one", "zero3"],
 )
 def test_a_full_disk_loses_nothing(configure, small_disk, tmp_path, processes, mode):

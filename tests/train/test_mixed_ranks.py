@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from swim.train.run import train
 
 from . import rank_worker
-from .conftest import REPOSITORY
+from .conftest import REPOSITORY, SHARING, log_entries, weights
 from .rank_worker import KINDS
-from .test_deepspeed import history, train_on_two
+from .test_deepspeed import train_on_two
 
 EVERY_PAIR = list(itertools.product(KINDS, repeat=2))
 
@@ -49,7 +48,7 @@ def train_alone(pairs: list[tuple[str, str]]) -> tuple[list[list[dict]], dict[st
 def test_ranks_with_different_kinds_of_samples(tmp_path):
     """No hang, the tower once per micro-step on each rank, and the weights of one process that averages both losses."""
     found = run_ranks(tmp_path, EVERY_PAIR, timeout_s=600)
-    expected, weights = train_alone(EVERY_PAIR)
+    expected, trained = train_alone(EVERY_PAIR)
     for rank in (0, 1):
         assert [step.pop("tower_calls") for step in found[rank]] == [1] * len(EVERY_PAIR)
         for step, (ours, reference) in enumerate(zip(found[rank], expected[rank], strict=True)):
@@ -58,7 +57,7 @@ def test_ranks_with_different_kinds_of_samples(tmp_path):
             assert ours["text_loss"] > 0
     before = dict(rank_worker.make_model().named_parameters())
     for name, parameter in torch.load(tmp_path / "weights.pt").items():
-        moved, error = weights[name] - before[name].detach(), parameter - weights[name]
+        moved, error = trained[name] - before[name].detach(), parameter - trained[name]
         assert float(error.norm()) <= 1e-2 * float(moved.norm()) + 1e-6, name
 
 
@@ -66,7 +65,7 @@ def test_ranks_with_different_kinds_of_samples(tmp_path):
 @pytest.mark.parametrize("use_reentrant", [False, True], ids=["non-reentrant", "reentrant"])
 def test_lora_with_zero3_and_checkpointing_equals_one_process_without(configure, tmp_path, use_reentrant):
     """Three short steps of plain SGD: the adapter's weights are its gradients; long ones would amplify rounding."""
-    zero3 = json.loads((REPOSITORY / "run_scripts/deepspeed/zero3.json").read_text())
+    zero3 = json.loads(SHARING["ZeRO-3"]["deepspeed"].read_text())
     zero3["zero_allow_untested_optimizer"] = True
     (tmp_path / "zero3.json").write_text(json.dumps(zero3))
     options = {
@@ -84,10 +83,11 @@ def test_lora_with_zero3_and_checkpointing_equals_one_process_without(configure,
     train_on_two(two, timeout_s=600)
     one = configure("one", per_device_train_batch_size=4, **options)
     train(one)
-    for ours, reference in zip(history(two.output_dir), history(one.output_dir), strict=True):
+    logged = (log_entries(config.output_dir, "text_loss") for config in (two, one))
+    for ours, reference in zip(*logged, strict=True):
         for key in ("text_loss", "mask_loss"):
             assert ours[key] == pytest.approx(reference[key], rel=1e-3), (key, ours["step"])
-    found, expected = (load_file(Path(run.output_dir) / "adapter_model.safetensors") for run in (two, one))
+    found, expected = (weights(run.output_dir) for run in (two, one))
     assert found.keys() == expected.keys() and found
     for name, weight in expected.items():
         assert float((found[name] - weight).norm()) <= 1e-2 * float(weight.norm()), name

@@ -14,8 +14,8 @@ from swim.train.config import ConfigError
 from swim.train.run import train
 from swim.train.run_folder import RunFolder
 
-from .conftest import REPOSITORY
-from .processes import Launch, curve, run_killed, run_through, weights
+from .conftest import SHARING, weights
+from .processes import Launch, curve, run_killed, run_through
 
 # Checkpoints lie between log lines and inside epochs, whose last step has fewer micro-batches.
 UNEVEN = {
@@ -25,16 +25,11 @@ UNEVEN = {
     "logging_steps": 3,
     "save_steps": 2,
 }
-SCRIPTS = REPOSITORY / "run_scripts"
-ZERO3 = {"deepspeed": SCRIPTS / "deepspeed/zero3.json"}
 # Name -> processes, keys.
 MODES = {
     "workers": (1, {"dataloader_num_workers": 2}),
     "LoRA": (1, {"lora.r": 4}),
-    "DDP": (2, {}),
-    "ZeRO-2": (2, {"deepspeed": SCRIPTS / "deepspeed/zero2.json"}),
-    "ZeRO-3 offload": (2, {"deepspeed": SCRIPTS / "deepspeed/zero3_offload.json"}),
-    "FSDP2": (2, {"fsdp": True, "fsdp_config": SCRIPTS / "fsdp/fsdp2.json"}),
+    **{name: (2, SHARING[name]) for name in ("DDP", "ZeRO-2", "ZeRO-3 offload", "FSDP2")},
 }
 
 
@@ -82,7 +77,7 @@ def test_every_mode_goes_on_to_the_undisturbed_result(configure, mode):
 @pytest.mark.slow
 def test_a_storm_of_twenty_kills_changes_nothing_under_zero3(configure):
     """Two processes. Both runs give the same numbers to the last bit here; stated is 1e-5."""
-    options = {**UNEVEN, **ZERO3, "max_steps": 60, "save_steps": 1, "save_total_limit": 2}
+    options = {**UNEVEN, **SHARING["ZeRO-3"], "max_steps": 60, "save_steps": 1, "save_total_limit": 2}
     whole, broken = configure("whole", **options), configure("broken", **options)
     run_through(whole, processes=2)
     run_killed(broken, kills=20, seed=1, processes=2, longest_delay_s=0.5)
@@ -98,7 +93,7 @@ def test_a_signal_saves_and_ends_and_the_same_command_goes_on(configure, number,
     whole, stopped = configure("whole", **options), configure("stopped", **options)
     train(whole)
     launch = Launch(stopped)
-    assert launch.wait_for(lambda: "'text_loss'" in launch.log), launch.log[-3000:]
+    launch.wait_for_log_line()
     os.kill(launch.ranks[0].pid, number)
     assert launch.wait() == [status]
     saved = Checkpoints(stopped.output_dir).last()
@@ -110,7 +105,7 @@ def test_a_signal_saves_and_ends_and_the_same_command_goes_on(configure, number,
 
 def test_control_c_ends_at_once_in_one_line(configure):
     launch = Launch(configure(max_steps=400))
-    assert launch.wait_for(lambda: "'text_loss'" in launch.log), launch.log[-3000:]
+    launch.wait_for_log_line()
     os.kill(launch.ranks[0].pid, signal.SIGINT)
     assert launch.wait() == [130]
     assert "interrupted; the same command goes on" in launch.log and "Traceback" not in launch.log
@@ -119,7 +114,7 @@ def test_control_c_ends_at_once_in_one_line(configure):
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(configure):
     config = configure(max_steps=400, per_device_train_batch_size=2, save_steps=1000)
     launch = Launch(config, processes=2)
-    assert launch.wait_for(lambda: "'text_loss'" in launch.log), launch.log[-3000:]
+    launch.wait_for_log_line()
     os.kill(launch.ranks[1].pid, signal.SIGTERM)
     assert launch.wait() == [143, 143], launch.log[-3000:]
     lines = [line for line in launch.log.splitlines() if "stopped after step" in line]
@@ -196,19 +191,15 @@ def test_old_checkpoints_go_only_behind_a_complete_one(tmp_path, complete, incom
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"checkpoint-{step}" for step in left)
 
 
-def test_changed_data_are_named_and_refused(configure, demo_data, tmp_path):
-    data = tmp_path / "train.json"
+def test_changed_data_are_named_and_refused(configure, demo_data, data_of):
     records = json.loads(demo_data.train_json.read_text())
-    data.write_text(json.dumps(records))
-    mixture = {"datasets": [{"json_path": "train.json", "data_root": str(demo_data.data_root)}]}
-    (tmp_path / "train.yaml").write_text(json.dumps(mixture))
-    config = configure(data_config=tmp_path / "train.yaml", save_steps=1)
+    config = configure(data_config=data_of(records), save_steps=1)
     train(config)
     (Path(config.output_dir) / "finished.json").unlink()
-    data.write_text(json.dumps(records[:-1]))
+    fewer = data_of(records[:-1])
     with pytest.raises(ConfigError, match=r"different: .*train.json \(sha256 was .*, is .*\(records was 18, is 17\)"):
         train(config)
-    allowed = configure(data_config=tmp_path / "train.yaml", save_steps=1, allow_config_change=True)
+    allowed = configure(data_config=fewer, save_steps=1, allow_config_change=True)
     assert train(allowed)["steps"] == 2
 
 

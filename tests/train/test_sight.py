@@ -15,15 +15,8 @@ from swim.train.estimate import Sharing, estimate
 from swim.train.run import train
 from swim.train.watch import StepClock, keep_wandb_run
 
-from .conftest import REPOSITORY
+from .conftest import SHARING, log_entries
 from .processes import run_through
-
-SCRIPTS = REPOSITORY / "run_scripts"
-
-
-def entries(folder: str | Path, key: str) -> list[dict]:
-    history = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
-    return [entry for entry in history if key in entry]
 
 
 def without_masks(records: list[dict], every: int) -> list[dict]:
@@ -32,18 +25,15 @@ def without_masks(records: list[dict], every: int) -> list[dict]:
     return records
 
 
-def test_the_log_tells_throughput_step_time_memory_and_supervision(configure, demo_data, tmp_path):
+def test_the_log_tells_throughput_step_time_memory_and_supervision(configure, demo_data, data_of):
     """Half of the records have no masks; rates times seconds give the samples and tokens that there are."""
     records = without_masks(json.loads(demo_data.train_json.read_text()), every=2)
-    (tmp_path / "train.json").write_text(json.dumps(records))
-    mixture = {"datasets": [{"json_path": "train.json", "data_root": str(demo_data.data_root)}]}
-    (tmp_path / "train.yaml").write_text(json.dumps(mixture))
     one_epoch = {"max_steps": 3, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "logging_steps": 3}
     began = time.perf_counter()
-    config = configure(data_config=tmp_path / "train.yaml", **one_epoch)
+    config = configure(data_config=data_of(records), **one_epoch)
     train(config)
     spent = time.perf_counter() - began
-    (entry,) = entries(config.output_dir, "samples_per_second")
+    (entry,) = log_entries(config.output_dir, "samples_per_second")
     seconds = 3 * (entry["data_s"] + entry["compute_s"] + entry["optimizer_s"])
     assert 0 < seconds < spent and min(entry["data_s"], entry["compute_s"], entry["optimizer_s"]) > 0
     assert entry["samples_per_second"] * seconds == pytest.approx(18)
@@ -77,8 +67,8 @@ def test_evaluation_keeps_the_checkpoint_that_points_best(configure, demo_data):
     config = configure(max_steps=5, save_steps=1, eval_grounding=demo_data.held_out_json, save_total_limit=2)
     train(config)
     folder = Path(config.output_dir)
-    pointing = {entry["step"]: entry["eval_pointing"] for entry in entries(folder, "eval_pointing")}
-    assert len(pointing) == 5 and all("eval_loss" in entry for entry in entries(folder, "eval_pointing"))
+    pointing = {entry["step"]: entry["eval_pointing"] for entry in log_entries(folder, "eval_pointing")}
+    assert len(pointing) == 5 and all("eval_loss" in entry for entry in log_entries(folder, "eval_pointing"))
     best = max(pointing, key=pointing.get)
     names = [path.name for path in Checkpoints(folder).complete()]
     assert names == [f"checkpoint-{step}" for step in sorted({best, *([4, 5] if best > 3 else [5])})]
@@ -103,10 +93,7 @@ def test_the_last_page_is_complete(configure, demo_data):
 MODES = {
     "one": (1, {}),
     "lora": (1, {"lora.r": 8}),
-    "ddp": (2, {}),
-    "zero2": (2, {"deepspeed": SCRIPTS / "deepspeed/zero2.json"}),
-    "zero3": (2, {"deepspeed": SCRIPTS / "deepspeed/zero3.json"}),
-    "fsdp2": (2, {"fsdp": True, "fsdp_config": SCRIPTS / "fsdp/fsdp2.json"}),
+    **{name: (2, SHARING[name]) for name in ("DDP", "ZeRO-2", "ZeRO-3", "FSDP2")},
 }
 
 

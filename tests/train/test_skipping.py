@@ -16,6 +16,8 @@ from swim.errors import DataError, Reason
 from swim.train.run import train
 from swim.train.skipping import CountingCollator, SkippedRecords, TooManyBadRecords, unpack
 
+from .conftest import log_entries
+
 FULL = {"size": [168, 168], "counts": [0, 168 * 168]}
 
 
@@ -138,8 +140,7 @@ def test_a_run_over_dirt_counts_by_reason_and_ends(configure, dirty, capsys):
         record = json.loads(rows[entry["position"]]["record"])
         assert record["index"].startswith("videorefer_dirt_") and record["index"] in entry["record"]
         assert entry["file"].endswith("train.json") and len(entry["sha256"]) == 64
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    last = [entry for entry in history if "skipped_records" in entry][-1]
+    last = log_entries(folder, "skipped_records")[-1]
     assert (last["skipped_records"], last["resized_masks"], last["frames_past_end"]) == (len(skipped), 1, 1)
     assert "skipped 3 record(s): no usable mask" in capsys.readouterr().out
 

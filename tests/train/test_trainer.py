@@ -15,9 +15,7 @@ from swim.train.config import ConfigError
 from swim.train.parts import part_of
 from swim.train.run import train
 
-
-def weights(folder) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
+from .conftest import log_entries, weights
 
 
 def test_the_gradient_is_that_of_the_forks_loss(configure, make_trainer):
@@ -52,9 +50,9 @@ def test_logs_and_frozen_tower(configure, tiny_model_dir):
     config = configure(**{"attention_supervision.text_loss_weight": 0.5})
     summary = train(config)
     folder = Path(config.output_dir)
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    assert [entry["step"] for entry in history if "text_loss" in entry] == [1, 2]
-    for entry in history[:2]:
+    logged = log_entries(folder, "text_loss")
+    assert [entry["step"] for entry in logged] == [1, 2]
+    for entry in logged:
         assert entry["loss"] == pytest.approx(0.5 * entry["text_loss"] + entry["mask_loss"], rel=1e-3)
         # 4 samples, each with 4 noun tokens and 2 steps
         assert entry["pairs"] + entry["pairs_left_out"] == 4 * 4 * 2
@@ -137,10 +135,9 @@ def test_grounding_is_evaluated_while_training(configure, demo_data):
     """The scores of a held-out file after the last step are those of the saved model."""
     config = configure(max_steps=4, eval_grounding=demo_data.held_out_json, save_steps=2)
     train(config)
-    entries = json.loads((Path(config.output_dir) / "trainer_state.json").read_text())["log_history"]
-    evaluated = [entry for entry in entries if "eval_pointing" in entry]
+    evaluated = log_entries(config.output_dir, "eval_pointing")
     assert [entry["step"] for entry in evaluated] == [2, 4]
-    assert [entry["step"] for entry in entries if "pointing" in entry] == [1, 2, 3, 4]
+    assert [entry["step"] for entry in log_entries(config.output_dir, "pointing")] == [1, 2, 3, 4]
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(config.output_dir).eval()
     collator = SwimCollator(AutoProcessor.from_pretrained(config.output_dir), model.config, config.data_settings)
     raws = json.loads(demo_data.held_out_json.read_text())
