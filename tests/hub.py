@@ -63,9 +63,12 @@ class Hub:
             if path == f"api/{name}" or path.startswith(f"api/{name}/revision/"):
                 siblings = [{"rfilename": path} for path in files]
                 return self._send_json(request, {"id": name.split("/", 1)[1], "sha": COMMIT, "siblings": siblings})
-            prefix = f"{name.removeprefix('models/')}/resolve/{COMMIT}/"
-            if path.startswith(prefix) and path.removeprefix(prefix) in files:
-                return self._send_file(request, files[path.removeprefix(prefix)])
+            revision, _, file = path.removeprefix(f"{name.removeprefix('models/')}/resolve/").partition("/")
+            if revision in (COMMIT, "main") and file in files:
+                return self._send_file(request, files[file])
+            if revision in (COMMIT, "main"):
+                absent = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}
+                return self._send(request, 404, b"Entry not found", absent)
         self._send(request, 404, b"Not Found", {"X-Error-Code": "RepoNotFound"})
 
     def _take(self, request: BaseHTTPRequestHandler, body: bytes):

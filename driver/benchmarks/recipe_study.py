@@ -50,7 +50,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings
 from swim.demo.clips import ClipSettings, make_demo_data
 from swim.demo.model import DEMO_SYSTEM_PROMPT, build_tiny_model
 from swim.video.clip import VisualBudget

@@ -10,7 +10,7 @@ from swim.attention.grounding import ground, mean_maps, score_grounding
 from swim.attention.pictures import show_maps
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings
 from swim.demo.clips import make_demo_data
 from swim.video.clip import VisualBudget
 

@@ -13,7 +13,7 @@ from swim.attention import extract
 from swim.attention.maps import _decode, _tokens_of, fuse, read_words
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings
 from swim.demo.clips import make_demo_data
 from swim.infer.generate import generate_tokens
 from swim.video.clip import VisualBudget

@@ -15,7 +15,8 @@ from swim.attention.heat import NORMALISATIONS, colour_scale, relative
 from swim.attention.overlay import OUTLINE, blend, write_overlay
 from swim.attention.pictures import Row, Scale, draw_sheet
 from swim.data.bench import parse_annotated
-from swim.data.sample import DataSettings, SampleReader
+from swim.data.sample import SampleReader
+from swim.data.settings import DataSettings
 from swim.demo.clips import make_demo_data
 from swim.video.clip import VisualBudget
 

@@ -18,7 +18,7 @@ from swim.data import check
 from swim.data.collator import SwimCollator
 from swim.data.masks import cover_cells
 from swim.data.records import parse_record
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings
 from swim.llm import Asker, Endpoint, ReplyCache
 from swim.train.run import train
 from swim.video.clip import VisualBudget

@@ -11,7 +11,8 @@ from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
-from swim.data.sample import DataSettings, SampleReader
+from swim.data.sample import SampleReader
+from swim.data.settings import DataSettings
 from swim.demo.clips import ClipSettings, make_demo_data
 from swim.errors import DataError
 from swim.video.clip import VisualBudget

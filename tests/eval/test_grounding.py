@@ -10,7 +10,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from swim.attention.grounding import SCORES, THRESHOLDS, score_grounding
 from swim.data.bench import parse_annotated
 from swim.data.collator import SwimCollator
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings
 from swim.demo.clips import make_demo_data
 from swim.demo.model import build_tiny_model
 from swim.eval import grounding

@@ -8,7 +8,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings
 from swim.data.tokens import place_in_expanded
 from swim.demo.clips import make_demo_data
 from swim.infer.generate import generate_answers, generate_tokens, generation_inputs

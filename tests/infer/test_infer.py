@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from swim.data.collator import SwimCollator
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings
 from swim.infer.__main__ import demo_record, main
 from swim.infer.generate import generate_answers, stream_answer
 from swim.infer.load import load_for_inference

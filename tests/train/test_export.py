@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from swim.infer.__main__ import main as infer
 from swim.infer.load import load_for_inference
 from swim.train import export
 from swim.train.run import train
@@ -50,6 +51,39 @@ def test_a_run_becomes_bf16_with_processor_and_card(configure, exported, tiny_mo
     assert str(config.output_dir) not in card
     model, _ = load_for_inference(folder)
     assert model.config.attention_supervision["layers"] == [1, 2]
+
+
+@pytest.mark.parametrize("lora", [{}, {"lora.r": 4}], ids=["whole", "adapter"])
+def test_a_run_its_checkpoint_and_its_export_answer_alike(configure, demo_data, tmp_path, capsys, lora):
+    """Every folder says how its model reads videos: the demo's way is far from the paper's."""
+    config = configure(max_steps=2, save_strategy="steps", save_steps=2, **lora)
+    train(config)
+    run, out = Path(config.output_dir), tmp_path / "exported"
+    assert export.main([str(run / "checkpoint-2"), "--output", str(out), "--dtype", "float32"]) == 0
+    video = json.loads(demo_data.held_out_json.read_text())[0]["video"]
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"video": video, "prompt": "What pattern does the red circle have?"}) + "\n")
+    moved = Path(shutil.copytree(run / "checkpoint-2", tmp_path / "elsewhere" / "model"))
+    answers, readings = set(), []
+    for number, folder in enumerate((run, run / "checkpoint-2", moved, out)):
+        store = tmp_path / f"answers_{number}"
+        arguments = ["--batch", str(questions), "--video_root", str(demo_data.held_out_json.parent)]
+        capsys.readouterr()
+        assert infer(["--model", str(folder), *arguments, "--max_new_tokens", "8", "--output", str(store)]) == 0
+        assert "at most 4 frames of 784 to 28,224 px" in (said := capsys.readouterr().err)
+        assert f"as {folder / 'reading_settings.json'} says" in said
+        answers.add((store / "answers.jsonl").read_text())
+        readings.append(json.loads((store / "settings.json").read_text())["data"])
+    assert len(answers) == 1 and all(reading == readings[0] for reading in readings)
+    assert readings[0]["system_prompt"] == config.system_prompt and readings[0]["budget"]["max_frames"] == 4
+
+
+def test_a_folder_that_does_not_say_how_videos_are_read_is_named(tiny_model_dir, demo_data, capsys):
+    video = json.loads(demo_data.held_out_json.read_text())[0]["video"]
+    path = demo_data.held_out_json.parent / video
+    assert infer(["--model", str(tiny_model_dir), "--video", str(path), "--prompt", "What?", "--max_frames", "2"]) == 0
+    said = capsys.readouterr().err
+    assert f"{tiny_model_dir} has no reading_settings.json, so the paper's settings hold, but --max_frames as given" in said
 
 
 def push(source, output, hub: Hub | None, home, token: str | None = "hf_secret") -> subprocess.CompletedProcess:

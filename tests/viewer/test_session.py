@@ -9,7 +9,7 @@ import torch
 
 from swim.attention import extract
 from swim.attention.maps import fuse
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings
 from swim.demo.clips import make_demo_data
 from swim.errors import DataError
 from swim.video.clip import VisualBudget

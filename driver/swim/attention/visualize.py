@@ -180,10 +180,10 @@ def _layers(text: str | None, model_config) -> list[int]:
 
 def show(options: argparse.Namespace) -> Path:
     """Reads, asks, looks and draws. Raises ValueError, DataError."""
-    record = asked_record(options)
+    record, settings = asked_record(options), data_settings(options)
     model, processor = load_for_inference(options.model)
     layers = _layers(options.layers, model.config)
-    collator = SwimCollator(processor, model.config, data_settings(options))
+    collator = SwimCollator(processor, model.config, settings)
     sample = collator.read(record)
     answer = next(generate_tokens(model, collator, [sample], max_new_tokens=options.max_new_tokens))
     reading = read_words(collator, sample, answer, options.phrase, options.words)
@@ -199,7 +199,7 @@ def show(options: argparse.Namespace) -> Path:
         "base": options.base,
         "source": str(record.path),
         "prompt": record.turns[0].text,
-        "data": asdict(data_settings(options)),
+        "data": asdict(settings),
     }
     folder = Path(options.output)
     write_views(folder, reading, views, layers, options.normalise, about)

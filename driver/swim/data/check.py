@@ -35,7 +35,8 @@ from transformers import AutoConfig, AutoProcessor
 
 from swim.data.collator import SwimCollator
 from swim.data.mixture import Mixture, load_mixture, row_record
-from swim.data.sample import DataSettings, SampleReader
+from swim.data.sample import SampleReader
+from swim.data.settings import DataSettings
 from swim.errors import DataError
 from swim.files import append_json_lines, read_json_lines, write_atomically
 

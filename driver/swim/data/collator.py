@@ -8,7 +8,8 @@ from transformers.video_utils import VideoMetadata
 from swim.data.chat import ChatText, render_chat
 from swim.data.mixture import row_record
 from swim.data.records import Record, Turn
-from swim.data.sample import DataSettings, Sample, SampleReader
+from swim.data.sample import Sample, SampleReader
+from swim.data.settings import DataSettings
 from swim.data.tokens import IGNORE, answer_tokens, instance_tokens
 from swim.errors import DataError, Reason
 from swim.video.patches import with_fast_patches

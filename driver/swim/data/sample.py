@@ -1,39 +1,19 @@
 """A sample: one record with its pixels and its masks, ready for the processor."""
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from swim.data.chat import SYSTEM_PROMPT
 from swim.data.masks import cover_cells, decode_mask, is_off_by_one
 from swim.data.mixture import row_record
 from swim.data.records import Record
+from swim.data.settings import DataSettings
 from swim.errors import DataError, Reason
-from swim.video.clip import Clip, VisualBudget, read_clip, read_header
+from swim.video.clip import Clip, read_clip, read_header
 from swim.video.sources import FOLDER_FPS, local_file
 
 NO_USABLE_MASK = "no instance has a usable, non-empty mask within the video's frames"
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """How records become samples.
-
-    mask_resolution: r, mask cells per grid cell and side. keep_annotated_frames: tell the frame sampler where the masks
-    are (training; elsewhere it would leak the answer). cache_gb: decoded clips kept in memory, per worker process.
-    max_length: tokens of a sample; longer ones get fewer pixels and frames. released_timing: a temporal step lasts 1 s
-    whatever the clip's rate, as in the released code. time_limit_s: for reading one video.
-    """
-
-    budget: VisualBudget = field(default_factory=VisualBudget)
-    system_prompt: str = SYSTEM_PROMPT
-    mask_resolution: int = 1
-    keep_annotated_frames: bool = True
-    cache_gb: float = 0.0
-    max_length: int | None = None
-    released_timing: bool = False
-    time_limit_s: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from swim.attention.grounding import GroundingScores, mean_maps, score_grounding
 from swim.attention.pictures import show_maps
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
-from swim.data.sample import DataSettings, Sample, SampleReader
+from swim.data.sample import Sample, SampleReader
+from swim.data.settings import DataSettings
 from swim.data.tags import strip_tags
 from swim.demo.inputs import make_demo_inputs
 from swim.infer.generate import generate_answers

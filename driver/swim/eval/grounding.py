@@ -22,7 +22,7 @@ from rich.table import Table
 from swim.attention.grounding import FIXED_THRESHOLD, FUSED, SCORES, THRESHOLDS, ground
 from swim.data.bench import parse_annotated
 from swim.data.records import Record
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings, find_reading
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
 from swim.errors import DataError, Reason
 from swim.eval.command import console, read_items, today
@@ -34,7 +34,6 @@ from swim.infer.local import work_locally
 from swim.infer.options import add_data_options, data_settings
 from swim.infer.questions import ItemFile
 from swim.train.config import load_config
-from swim.train.run_folder import CONFIG_FILE
 
 KINDS = ("question", "answer", "all")
 COLUMNS = (*SCORES, "miou_fixed", "miou_best")
@@ -214,8 +213,8 @@ def model_names(models: list[str]) -> list[str]:
 
 
 def reading_settings(options: argparse.Namespace) -> DataSettings:
-    """The same for all models: as the first one that we trained was trained, unless options say otherwise."""
-    trained = [model for model in options.model if (Path(model) / CONFIG_FILE).exists()]
+    """The same for all models: as the first one that says how it was trained, unless options say otherwise."""
+    trained = [model for model in options.model if find_reading(model) is not None]
     settings = data_settings(argparse.Namespace(**{**vars(options), "model": [*trained, *options.model][0]}))
     return replace(settings, keep_annotated_frames=options.keep_annotated_frames)
 

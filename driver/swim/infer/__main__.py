@@ -22,6 +22,7 @@ from accelerate import PartialState
 from swim.data.collator import SwimCollator
 from swim.data.records import Record, locate, parse_record
 from swim.data.sample import SampleReader
+from swim.data.settings import DataSettings
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
 from swim.errors import DataError
 from swim.infer.answers import ANSWERS_FILE, ERRORS_FILE, Question
@@ -42,7 +43,7 @@ def demo_record(demo: DemoOptions | None = None) -> Record:
     return visual_record(record.where, record.path, None, record.turns[0].text)
 
 
-def asked_record(options: argparse.Namespace) -> Record:
+def asked_record(options: argparse.Namespace, settings: DataSettings) -> Record:
     """The question of the command line, or the demo's when there is none. Raises ValueError, DataError."""
     if options.video is None and options.image is None:
         if options.prompt is not None:
@@ -60,7 +61,7 @@ def asked_record(options: argparse.Namespace) -> Record:
     where = "--video" if image is None else "--image"
     record = visual_record(where, video, image, options.prompt, options.folder_fps)
     if isinstance(record.path, Path):  # before a model is loaded, which takes its time
-        SampleReader(data_settings(options)).check_files(record)
+        SampleReader(settings).check_files(record)
     return record
 
 
@@ -68,11 +69,12 @@ def answer_one(options: argparse.Namespace) -> int:
     """Streams the answer to stdout."""
     if options.backend != "local":
         raise ValueError("--backend openai answers --batch only")
-    record = asked_record(options)
+    settings = data_settings(options)
+    record = asked_record(options, settings)
     if not PartialState().is_main_process:
         return 0
     model, processor = load_for_inference(options.model)
-    collator = SwimCollator(processor, model.config, data_settings(options))
+    collator = SwimCollator(processor, model.config, settings)
     for piece in stream_answer(model, collator, collator.read(record), options.max_new_tokens):
         print(piece, end="", flush=True)
     print()

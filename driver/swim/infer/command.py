@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from accelerate import PartialState
 
+from swim.data.settings import DataSettings
 from swim.infer.answers import AnswerStore, Question
 from swim.infer.local import answer_locally
 from swim.infer.options import add_data_options, data_settings
@@ -38,7 +39,7 @@ def answer_questions(
     Raises ValueError when `--output` holds another evaluation, swim.llm.ServiceRefuses when the server gives up.
     """
     state, settings = PartialState(), data_settings(options)
-    store = AnswerStore(options.output, inference_settings(options, file, prompt), state.process_index)
+    store = AnswerStore(options.output, inference_settings(options, settings, file, prompt), state.process_index)
     if options.backend == "local":
         answer_locally(
             questions, options.model, settings, store, options.batch_size, options.max_new_tokens, options.workers
@@ -52,7 +53,7 @@ def answer_questions(
     return store
 
 
-def inference_settings(options: argparse.Namespace, file: ItemFile, prompt: str) -> dict:
+def inference_settings(options: argparse.Namespace, settings: DataSettings, file: ItemFile, prompt: str) -> dict:
     """Everything that decides the answers, for settings.json and reports."""
     return {
         "questions": {"file": file.path.name, "sha256": file.sha256, "items": len(file.items)},
@@ -60,5 +61,5 @@ def inference_settings(options: argparse.Namespace, file: ItemFile, prompt: str)
         "backend": options.backend,
         "prompt": prompt,
         "decoding": {"greedy": True, "max_new_tokens": options.max_new_tokens, "batch_size": options.batch_size},
-        "data": asdict(data_settings(options)),
+        "data": asdict(settings),
     }

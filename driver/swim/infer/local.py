@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from swim.data.collator import SwimCollator
-from swim.data.sample import DataSettings, Sample
+from swim.data.sample import Sample
+from swim.data.settings import DataSettings
 from swim.errors import DataError
 from swim.infer.answers import AnswerStore, Question
 from swim.infer.generate import generate_answers

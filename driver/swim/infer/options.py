@@ -1,12 +1,13 @@
 """How a video is shown to the model: options shared by every command that asks one."""
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-from swim.data.sample import DataSettings
-from swim.train.config import load_config
-from swim.train.run_folder import CONFIG_FILE
+from accelerate import PartialState
+
+from swim.data.settings import READING_FILE, DataSettings, describe_reading, find_reading
 
 
 def add_data_options(parser: argparse.ArgumentParser):
@@ -22,19 +23,44 @@ def add_data_options(parser: argparse.ArgumentParser):
 
 
 def data_settings(options: argparse.Namespace) -> DataSettings:
-    """How videos are read: as given, else as the model was trained, else the paper's.
+    """How videos are read: as given, else as the model was trained, else the paper's; says which in a line on stderr.
 
-    Annotated frames are not told to the sampler: that would leak the answer.
+    Annotated frames are not told to the sampler: that would leak the answer. Raises DataError naming the model's
+    READING_FILE when it is malformed.
     """
-    trained = Path(options.model) / CONFIG_FILE
-    base = load_config(trained).data_settings if trained.exists() else DataSettings()
-    names = ("max_frames", "fps", "min_pixels", "max_pixels", "total_pixels")
+    # a server's model has a name of its own there, which is nobody's on a hub
+    served = getattr(options, "backend", "local") != "local" and not Path(options.model).is_dir()
+    found = None if served else find_reading(options.model)
+    names = ("max_frames", "fps", "min_pixels", "max_pixels", "total_pixels", "system_prompt")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given |= {"released_timing": True} if options.released_timing else {}
+    settings = _with_given(DataSettings() if found is None else found[0], dict(given))
+    _say(f"videos are read with {describe_reading(settings)}; {_origin(options.model, found, list(given))}")
+    return settings
+
+
+def _with_given(base: DataSettings, given: dict) -> DataSettings:
+    system_prompt = given.pop("system_prompt", base.system_prompt)
+    released_timing = given.pop("released_timing", base.released_timing)
     return replace(
         base,
         budget=replace(base.budget, **given),
-        system_prompt=base.system_prompt if options.system_prompt is None else options.system_prompt,
-        released_timing=base.released_timing or options.released_timing,
+        system_prompt=system_prompt,
+        released_timing=released_timing,
         keep_annotated_frames=False,
         cache_gb=0.0,
     )
+
+
+def _origin(model: str, found: tuple[DataSettings, str] | None, given: list[str]) -> str:
+    """Where the settings came from, in a few words."""
+    options = ", ".join(f"--{name}" for name in given)
+    by_hand = f", but {options} as given" if options else ""
+    if found is not None:
+        return f"as {found[1]} says{by_hand}"
+    return f"{model} has no {READING_FILE}, so the paper's settings hold{by_hand}: give those it was trained with"
+
+
+def _say(line: str):
+    if PartialState().is_main_process:
+        print(line, file=sys.stderr)

@@ -3,7 +3,8 @@
 from PIL import Image
 from tqdm import tqdm
 
-from swim.data.sample import DataSettings, SampleReader
+from swim.data.sample import SampleReader
+from swim.data.settings import DataSettings
 from swim.errors import DataError
 from swim.infer.answers import AnswerStore, Question
 from swim.llm import Asker, AskFailed, run_concurrently

@@ -3,7 +3,8 @@
     python -m swim.lmms_tasks --model output/swim-7b --tasks mvbench,videomme,activitynetqa
     python -m swim.lmms_tasks --model output/demo --tasks videorefer_bench_q --limit 4 --device cpu
 
-Further arguments go to lmms_eval. $VIDEOREFER_BENCH_Q and $VIDEOREFER_BENCH_D are the benchmarks' JSON files,
+Videos are read as the model was trained to read them, as far as lmms-eval can: what it cannot do is said. Further
+arguments go to lmms_eval. $VIDEOREFER_BENCH_Q and $VIDEOREFER_BENCH_D are the benchmarks' JSON files,
 $VIDEOREFER_ROOT is what their videos are relative to (default: each file's folder).
 """
 
@@ -14,10 +15,11 @@ import sys
 from pathlib import Path
 
 from swim.data.bench import parse_bench_d, parse_bench_q
-from swim.data.chat import SYSTEM_PROMPT
+from swim.data.settings import READING_FILE, DataSettings, find_reading
 from swim.data.tags import strip_tags
 from swim.errors import DataError
 from swim.eval.scores_q import prompt_of
+from swim.video.clip import VisualBudget
 
 TASKS_FOLDER = Path(__file__).resolve().parent
 BENCHES = {
@@ -49,11 +51,36 @@ def prepare_items(task: str, folder: Path):
     (folder / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def command_of(options: argparse.Namespace, rest: list[str], output: Path) -> list[str]:
-    """lmms-eval's command line, in the spelling that its pinned version accepts."""
+def reading_of(options: argparse.Namespace) -> dict:
+    """How lmms-eval is to read videos: as given, else as the model was trained, else the paper's; says what and why.
+
+    Raises DataError naming the model's READING_FILE when it is malformed.
+    """
+    found = find_reading(options.model)
+    settings = DataSettings() if found is None else found[0]
+    budget = settings.budget
+    reading = {
+        "system_prompt": options.system_prompt or settings.system_prompt,
+        "max_num_frames": options.max_frames or budget.max_frames,
+        "min_pixels": options.min_pixels or budget.min_pixels,
+        "max_pixels": options.max_pixels or budget.max_pixels,
+    }
+    where = f"{options.model} has no {READING_FILE}: the paper's" if found is None else f"as {found[1]} says"
+    print(f"videos are read with {reading}, options apart {where}", file=sys.stderr)
+    if "," in reading["system_prompt"]:
+        reading["system_prompt"] = reading["system_prompt"].replace(",", "")
+        print("the system prompt goes without its commas: a comma ends an argument of lmms-eval", file=sys.stderr)
+    lost = {"fps": budget.fps, "released_timing": settings.released_timing, "max_length": settings.max_length}
+    lost |= {"total_pixels": None if budget.total_pixels == VisualBudget.total_pixels else budget.total_pixels}
+    for name in (name for name, value in lost.items() if value):
+        print(f"the model was trained with {name} = {lost[name]}, which lmms-eval does not know", file=sys.stderr)
+    return reading
+
+
+def command_of(options: argparse.Namespace, reading: dict, rest: list[str], output: Path) -> list[str]:
+    """lmms-eval's command line, in the spelling that its pinned version accepts. reading: of `reading_of`."""
     model = Path(options.model).resolve() if Path(options.model).exists() else options.model
-    arguments = {"pretrained": model, "system_prompt": options.system_prompt, "max_num_frames": options.max_frames}
-    arguments |= {"min_pixels": options.min_pixels, "max_pixels": options.max_pixels}
+    arguments = {"pretrained": model, **reading}
     if options.device == "cpu":
         arguments |= {"device": "cpu", "device_map": "cpu", "attn_implementation": "sdpa"}
     else:
@@ -71,20 +98,22 @@ def main() -> int:
     parser.add_argument("--output", default="output/lmms_eval", help="folder of items and results")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--attn_implementation", default="flash_attention_2", choices=("flash_attention_2", "sdpa"))
-    parser.add_argument("--max_frames", type=int, default=32)
-    parser.add_argument("--min_pixels", type=int, default=128 * 28 * 28)
-    parser.add_argument("--max_pixels", type=int, default=768 * 28 * 28)
-    parser.add_argument("--system_prompt", default=SYSTEM_PROMPT.replace(",", ""))  # a comma ends an argument there
+    trained = "(default: as the model was trained, else the paper's)"
+    parser.add_argument("--max_frames", type=int, help=trained)
+    parser.add_argument("--min_pixels", type=int, help=f"of a frame {trained}")
+    parser.add_argument("--max_pixels", type=int, help=f"of a frame {trained}")
+    parser.add_argument("--system_prompt", help=trained)
     options, rest = parser.parse_known_args()
     output = Path(options.output).resolve()
     output.mkdir(parents=True, exist_ok=True)
     try:
         for task in set(options.tasks.split(",")) & set(BENCHES):
             prepare_items(task, output)
+        reading = reading_of(options)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    command = command_of(options, rest, output)
+    command = command_of(options, reading, rest, output)
     os.chdir(output)  # the tasks name their items relative to it
     os.execv(command[0], command)
 

@@ -13,7 +13,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from trl import SFTConfig
 
 from swim.data.chat import SYSTEM_PROMPT
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings
 from swim.video.clip import VisualBudget
 
 # What the trainer decides itself; setting these elsewhere would be silently undone.

@@ -18,6 +18,8 @@ from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from swim.data.settings import READING_FILE, find_reading, write_reading
+from swim.errors import DataError
 from swim.train.card import write_card
 from swim.train.model import merge_adapter
 
@@ -32,6 +34,9 @@ def export(source: str | Path, output: str | Path, dtype: torch.dtype = torch.bf
     if output.resolve() == source.resolve():
         raise ValueError(f"{output}: would overwrite what is exported; choose another --output")
     run = source.parent if source.name.startswith("checkpoint-") else source
+    reading = find_reading(source)
+    if reading is None:
+        print(f"{source} has no {READING_FILE}: commands will read videos for the export with the paper's settings")
     try:
         model = _load(source, run, dtype)
         processor = AutoProcessor.from_pretrained(source if (source / "tokenizer_config.json").exists() else run)
@@ -39,6 +44,8 @@ def export(source: str | Path, output: str | Path, dtype: torch.dtype = torch.bf
         raise ValueError(f"{source}: cannot be exported: {str(error).splitlines()[0]}") from None
     model.save_pretrained(output)
     processor.save_pretrained(output)
+    if reading is not None:
+        write_reading(output, reading[0])
     write_card(output, run)
     return output
 
@@ -98,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"written: {folder}")
         if options.push_to_hub:
             print(f"uploaded: {upload(folder, options.push_to_hub)}")
-    except (ValueError, OSError) as error:
+    except (DataError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

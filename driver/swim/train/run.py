@@ -17,6 +17,7 @@ from trl import SFTConfig
 
 from swim.data.collator import SwimCollator
 from swim.data.mixture import Mixture, load_annotated, load_mixture
+from swim.data.settings import write_reading
 from swim.train.card import write_card
 from swim.train.checkpoints import Checkpoints, FinishCheckpoints, problem, processes_of
 from swim.train.config import ConfigError, TrainConfig
@@ -28,7 +29,7 @@ from swim.train.report import REPORT_FILE, write_report
 from swim.train.run_folder import RunFolder, read_state
 from swim.train.signals import StopOnSignal, Stopped
 from swim.train.skipping import CountingCollator, SkippedRecords
-from swim.train.trainer import LOGGED, SaveSupervision, SwimTrainer
+from swim.train.trainer import LOGGED, SaveSettings, SwimTrainer
 from swim.train.watch import TensorBoard, keep_wandb_run
 from swim.train.worker_notes import WorkerNotes
 
@@ -116,8 +117,9 @@ def _make_trainer(
         learning_rates=config.learning_rates,
         data_timeout_s=config.dataloader_timeout_s,
     )
-    if config.lora is not None:
-        trainer.add_callback(SaveSupervision(lambda path: write_supervision(path, supervision)))
+    trainer.add_callback(SaveSettings(lambda path: write_reading(path, config.data_settings)))
+    if config.lora is not None:  # an adapter's folder holds no model config
+        trainer.add_callback(SaveSettings(lambda path: write_supervision(path, supervision)))
     if "tensorboard" in arguments.report_to:
         trainer.remove_callback(TensorBoardCallback)
         trainer.add_callback(TensorBoard(folder / "tensorboard"))

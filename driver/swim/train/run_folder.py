@@ -8,6 +8,7 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from swim.data.mixture import Mixture
+from swim.data.settings import write_reading
 from swim.files import write_atomically
 from swim.train.config import ConfigError, TrainConfig, differing_keys
 
@@ -65,6 +66,7 @@ class RunFolder:
         """Writes what this run is: its configuration, and which files, with which content, gave how many records."""
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / FINISHED_FILE).unlink(missing_ok=True)
+        write_reading(self.path, config.data_settings)
         write_atomically(self.path / CONFIG_FILE, yaml.safe_dump(config.to_flat(), sort_keys=False))
         write_atomically(self.path / MIXTURE_FILE, json.dumps(mixture.to_dict(), indent=1) + "\n")
 

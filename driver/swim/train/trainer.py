@@ -1,5 +1,6 @@
 """The trainer: TRL's SFTTrainer on the fork's own loss."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -284,10 +285,10 @@ def summarise(totals: dict[str, float]) -> dict[str, float]:
     return logs
 
 
-class SaveSupervision(TrainerCallback):
-    """Keeps the supervision options beside a LoRA adapter, whose folder holds no model config."""
+class SaveSettings(TrainerCallback):
+    """Keeps beside the weights of each checkpoint what they need: `write(folder)` writes it."""
 
-    def __init__(self, write):
+    def __init__(self, write: Callable[[str], None]):
         self.write = write
 
     def on_save(self, args, state, control, **kwargs):

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
+from swim.errors import DataError
 from swim.infer.command import DEMO_MODEL
 from swim.infer.options import add_data_options, data_settings
 from swim.train.config import load_config
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         session = Session(options.model, data_settings(options), options.max_new_tokens)
-    except ValueError as error:
+    except (ValueError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     examples = demo_examples() if options.model == DEMO_MODEL else []

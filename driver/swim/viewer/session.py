@@ -13,7 +13,7 @@ from swim.attention.overlay import blend, colour_bar, write_overlay
 from swim.attention.pictures import Row, Scale
 from swim.data.collator import SwimCollator
 from swim.data.records import Turn, locate
-from swim.data.sample import DataSettings
+from swim.data.settings import DataSettings
 from swim.data.tags import strip_tags
 from swim.infer.generate import generate_tokens
 from swim.infer.load import load_for_inference
