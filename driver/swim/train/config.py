@@ -1,10 +1,10 @@
 """The training configuration: a YAML file, overridden key by key on the command line; unknown keys are errors."""
 
-import dataclasses
 import difflib
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 import yaml
@@ -14,19 +14,8 @@ from trl import SFTConfig
 
 from swim.data.chat import SYSTEM_PROMPT
 from swim.data.settings import DataSettings
+from swim.train.arguments import FIXED, check_arguments, known_arguments, rename
 from swim.video.clip import VisualBudget
-
-# What the trainer decides itself; setting these elsewhere would be silently undone.
-_FIXED_ARGUMENTS = {
-    "dataset_kwargs": {"skip_prepare_dataset": True},  # rows stay raw, the collator decodes them
-    "remove_unused_columns": False,
-    "max_length": None,  # TRL would cut through the visual block; ours shrinks it
-    "prediction_loss_only": True,
-    "label_names": ["labels"],
-    "ddp_find_unused_parameters": False,
-    "logging_nan_inf_filter": False,  # it hides what swim.train.faults stops at
-}
-
 
 Part = Literal["language_model", "merger", "visual"]
 
@@ -147,7 +136,7 @@ class TrainConfig(BaseModel):
     def trainer_arguments(self) -> SFTConfig:
         """Raises ConfigError for values that the trainer refuses."""
         defaults = {"report_to": "tensorboard", "ddp_timeout": self.process_timeout_s}
-        arguments = {**defaults, **self._evaluation(), **self.arguments, **_FIXED_ARGUMENTS}
+        arguments = {**defaults, **self._evaluation(), **self.arguments, **FIXED}
         if not torch.cuda.is_available():
             arguments |= {"use_cpu": True, "dataloader_pin_memory": False}
             if "RANK" in os.environ:  # without a backend TrainingArguments takes two CPU processes for one
@@ -183,28 +172,55 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> TrainConfig:
     Values are YAML. A model, a data config or max_steps given on the command line turns demo_report off unless it is
     given too. Raises ConfigError for a missing or malformed file, an unknown key or a value of the wrong type.
     """
-    flat = _read(Path(path))
-    given = parse_overrides(overrides)
+    own = set(TrainConfig.model_fields) - {"arguments"}
+    flat = _known_keys(_read(Path(path)), own, f"{path}: ")
+    given = _known_keys(parse_overrides(overrides), own, "--")
     if {"model_name_or_path", "data_config", "max_steps"} & set(given):
         given.setdefault("demo_report", False)
     _merge(flat, given)
-    arguments = {field.name for field in dataclasses.fields(SFTConfig)} - {"output_dir"}
-    own = set(TrainConfig.model_fields) - {"arguments"}
-    unknown = sorted(set(flat) - own - arguments)
-    if unknown:
-        raise ConfigError(f"{path}: unknown key {unknown[0]!r}{_suggest(unknown[0], own | arguments)}")
-    fixed = sorted((set(flat) & set(_FIXED_ARGUMENTS)) - own)
-    if fixed:
-        raise ConfigError(f"{path}: {fixed[0]} is decided by the trainer; remove the key")
+    arguments = {key: flat[key] for key in flat if key not in own}
+    problem = check_arguments(arguments, evaluates=flat.get("eval_grounding") is not None)
+    if problem is not None:
+        raise ConfigError(_placed(problem, given, path))
     try:
         return TrainConfig(
             **{key: flat[key] for key in flat if key in own},
             arguments={key: flat[key] for key in sorted(flat) if key not in own},
         )
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ConfigError(f"{path}: {where}: {problem['msg']}, found {problem['input']!r}") from None
+        raise ConfigError(_placed(_first_problem(error), given, path)) from None
+
+
+def _known_keys(flat: dict[str, Any], own: set[str], place: str) -> dict[str, Any]:
+    """The keys of one source under their present names. place: what stands before a key's name in messages.
+
+    Raises ConfigError for a key that does not exist, and for two names of one key with different values.
+    """
+    known = own | known_arguments()
+    unknown = sorted(set(map(str, flat)) - known)
+    if unknown:
+        raise ConfigError(f"{place}unknown key {unknown[0]!r}{_suggest(unknown[0], known)}")
+    try:
+        return rename(flat)
+    except ValueError as error:
+        raise ConfigError(f"{place}{error}") from None
+
+
+def _placed(problem: str, given: dict[str, Any], path: str | Path) -> str:
+    """The problem, which begins with its key, with the place of the key: the command line or the file."""
+    on_command_line = re.split(r"[^\w]", problem, maxsplit=1)[0] in given
+    return f"--{problem}" if on_command_line else f"{path}: {problem}"
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first of pydantic's findings in one line, with what the key may have been meant to be."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        group = TrainConfig.model_fields[problem["loc"][0]].annotation
+        options = next(kind for kind in (LoraOptions, DemoOptions) if kind in (group, *get_args(group)))
+        return f"{where}: unknown key{_suggest(str(problem['loc'][-1]), set(options.model_fields))}"
+    return f"{where}: {problem['msg']}, found {problem['input']!r}"
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:
@@ -225,6 +241,8 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
         node = values
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{key}: {parent} has a value of its own beside it; give one of the two")
         node[last] = value
     return values
 
@@ -272,4 +290,4 @@ def _yaml_value(text: str) -> Any:
 
 def _suggest(key: str, known: set[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "; see README, Configuration"
+    return f"; did you mean {close[0]!r}?" if close else "; see the keys of swim.train.config.TrainConfig and of trl.SFTConfig"

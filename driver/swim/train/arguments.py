@@ -1,0 +1,180 @@
+"""Every argument of TRL's SFTConfig: honoured, fixed, another name for one of ours, or refused with the remedy.
+
+An argument that is accepted and does nothing would let a user believe in a run that never was. A test fails when a new
+release of TRL or transformers brings an argument that no table here names.
+"""
+
+from collections.abc import Iterable
+from dataclasses import MISSING, fields
+from typing import Any
+
+from trl import SFTConfig
+
+# Decided by the trainer: another value would be undone, or break what it promises.
+FIXED = {
+    "dataset_kwargs": {"skip_prepare_dataset": True},  # rows stay raw, the collator decodes them
+    "remove_unused_columns": False,
+    "max_length": None,  # TRL would cut through the visual block; our key of this name shrinks it
+    "prediction_loss_only": True,
+    "label_names": ["labels"],
+    "ddp_find_unused_parameters": False,
+    "logging_nan_inf_filter": False,  # it hides what swim.train.faults stops at
+}
+
+# transformers' earlier names, which TRL keeps beside the new ones.
+ALIASES = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+
+HONOURED = frozenset(
+    """
+    output_dir num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps
+    learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps
+    optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm
+    bf16 tf32 activation_checkpointing activation_checkpointing_kwargs torch_empty_cache_steps
+    torch_compile torch_compile_backend torch_compile_mode neftune_noise_alpha
+    logging_strategy logging_steps logging_first_step log_on_each_node include_num_input_tokens_seen
+    log_level log_level_replica disable_tqdm report_to run_name project
+    trackio_space_id trackio_bucket_id trackio_static_space_id
+    save_strategy save_steps save_total_limit resume_from_checkpoint ignore_data_skip
+    full_determinism seed data_seed use_cpu debug skip_memory_metrics
+    dataloader_drop_last dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
+    dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order train_sampling_strategy
+    ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed
+    """.split()
+)
+
+# Honoured where something is evaluated during training.
+NEED_EVALUATION = frozenset(
+    """
+    eval_strategy eval_steps eval_delay eval_on_start per_device_eval_batch_size
+    load_best_model_at_end metric_for_best_model greater_is_better
+    """.split()
+)
+
+# Honoured where workers read the data.
+_NEED_WORKERS = frozenset(
+    ("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context")
+)
+
+_OUR_LOSS = "the loss is the fork's, text_loss_weight * text_loss + mask_loss_weight * mask_loss"
+_OUR_DATA = "records are read by data_config and rendered with the processor's own chat template"
+_NO_PACKING = "a batch holds whole samples, each with its own visual block and masks"
+_NO_METRICS = "evaluation computes losses and pointing, never predictions"
+_EXPORT = "upload after training: python -m swim.train.export RUN --output DIR --push_to_hub OWNER/NAME"
+_OWN_MODEL_KEYS = "say how the model is loaded with dtype and attn_implementation"
+
+# Refused unless set to its default -> why, and what to do instead.
+REFUSED = {
+    "label_smoothing_factor": _OUR_LOSS,
+    "loss_type": _OUR_LOSS,
+    "router_aux_loss_coef": _OUR_LOSS,
+    "average_tokens_across_devices": "micro-batches and processes are averaged with equal weight",
+    "completion_only_loss": "answers alone are learnt, always",
+    "assistant_only_loss": "answers alone are learnt, always",
+    "packing": _NO_PACKING,
+    "packing_strategy": _NO_PACKING,
+    "eval_packing": _NO_PACKING,
+    "padding_free": _NO_PACKING,
+    "pad_to_multiple_of": "a batch is padded to its longest sample",
+    "pad_token": _OUR_DATA,
+    "eos_token": _OUR_DATA,
+    "chat_template_path": _OUR_DATA,
+    "dataset_text_field": _OUR_DATA,
+    "dataset_num_proc": "dataloader_num_workers says how many processes read records",
+    "shuffle_dataset": "every epoch is shuffled; train_sampling_strategy: sequential keeps the order",
+    "truncation_mode": "max_length makes pixels and frames fewer, nothing is cut off",
+    "length_column_name": "the length of a sample is known only when its video is read",
+    "use_liger_kernel": "Liger's kernels do not fit this release, and text loss is computed at labelled positions anyway",
+    "liger_kernel_config": "Liger's kernels do not fit this release",
+    "activation_offloading": "use activation_checkpointing",
+    "use_cache": "training never uses a cache of keys and values",
+    "fp16": "an overflow that fp16 would skip ends the run here; use bf16",
+    "bf16_full_eval": "evaluation runs during training, in the training's precision; use bf16",
+    "fp16_full_eval": "evaluation runs during training, in the training's precision; use bf16",
+    "auto_find_batch_size": "a restart inside a run would lose its place; set per_device_train_batch_size",
+    "optim_target_modules": "it belongs to optimisers that choose their own parameters; train and learning_rates do",
+    "eval_do_concat_batches": _NO_METRICS,
+    "eval_use_gather_object": _NO_METRICS,
+    "eval_accumulation_steps": _NO_METRICS,
+    "include_for_metrics": _NO_METRICS,
+    "batch_eval_metrics": _NO_METRICS,
+    "save_only_model": "such checkpoints cannot be resumed; the finished run's folder holds the model alone",
+    "save_on_each_node": "all nodes share output_dir",
+    "enable_jit_checkpoint": "SIGTERM and SIGUSR1 save a checkpoint anyway",
+    "restore_callback_states_from_checkpoint": "a checkpoint restores whatever the run needs",
+    "push_to_hub": _EXPORT,
+    "hub_token": "HF_TOKEN in the environment is used by swim.train.export",
+    "hub_private_repo": _EXPORT,
+    "hub_model_id": _EXPORT,
+    "hub_strategy": _EXPORT,
+    "hub_always_push": _EXPORT,
+    "hub_revision": _EXPORT,
+    "accelerator_config": "how batches are split and dispatched is fixed, so that a run can be resumed exactly",
+    "parallelism_config": "processes share a run by DDP, deepspeed or fsdp",
+    "model_init_kwargs": _OWN_MODEL_KEYS,
+    "trust_remote_code": "no code of a model's folder is ever run",
+    "do_train": "swim.train trains; leave the key out",
+    "do_eval": "eval_grounding says what is evaluated; leave the key out",
+    "do_predict": "python -m swim.infer answers questions; leave the key out",
+    "local_rank": "the launcher sets it (NPROC=8 bash run_scripts/run_sft.sh)",
+}
+
+# Values of HONOURED arguments that are not to be had: (beginning of the value, why).
+_REFUSED_VALUES = {
+    "train_sampling_strategy": (
+        ("group_by_length", "batch_rebalance"),
+        REFUSED["length_column_name"] + "; random and sequential are to be had",
+    ),
+    "optim": (("galore", "apollo", "lomo", "adalomo"), REFUSED["optim_target_modules"]),
+}
+# Saying what happens anyway is no mistake.
+_ALSO_TRUE = {"completion_only_loss": (True,), "assistant_only_loss": (True,)}
+
+
+def default_arguments() -> dict[str, Any]:
+    """SFTConfig's own defaults by name."""
+    made = {field.name: field.default_factory() for field in fields(SFTConfig) if field.default_factory is not MISSING}
+    return made | {field.name: field.default for field in fields(SFTConfig) if field.default is not MISSING}
+
+
+def known_arguments() -> set[str]:
+    return {field.name for field in fields(SFTConfig)}
+
+
+def rename(flat: dict[str, Any]) -> dict[str, Any]:
+    """The keys of one source, earlier names replaced by today's. Raises ValueError for both names with two values."""
+    renamed = {key: value for key, value in flat.items() if key not in ALIASES}
+    for old, new in ALIASES.items():
+        if old not in flat:
+            continue
+        if new in flat and flat[new] != flat[old]:
+            raise ValueError(
+                f"{old}: {flat[old]!r} contradicts {new}: {flat[new]!r}; the first is the earlier name of the second, "
+                "leave it out"
+            )
+        renamed[new] = flat[old]
+    return renamed
+
+
+def check_arguments(arguments: dict[str, Any], evaluates: bool) -> str | None:
+    """What is wrong with these arguments of SFTConfig, None for nothing. evaluates: is anything to be evaluated?"""
+    defaults = default_arguments()
+    for name, value in arguments.items():
+        if name in FIXED:
+            return f"{name} is decided by the trainer; remove the key"
+        if name in REFUSED and value != defaults[name] and value not in _ALSO_TRUE.get(name, ()):
+            return f"{name}: {value!r} would change nothing here: {REFUSED[name]}"
+        if name in NEED_EVALUATION and not evaluates and value != defaults[name]:
+            return f"{name}: nothing is evaluated during training; name an annotated file with eval_grounding"
+        if name in _NEED_WORKERS and not arguments.get("dataloader_num_workers") and value != defaults[name]:
+            return f"{name}: no worker reads data; set dataloader_num_workers to 1 or more"
+        beginnings, why = _REFUSED_VALUES.get(name, ((), ""))
+        if _begins(value, beginnings):
+            return f"{name}: {value} is not to be had: {why}"
+    return None
+
+
+def _begins(value: Any, beginnings: Iterable[str]) -> bool:
+    return isinstance(value, str) and value.lower().startswith(tuple(beginnings))

@@ -1,0 +1,127 @@
+"""No argument of SFTConfig is accepted and does nothing."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from trl import SFTConfig
+
+from swim.train import arguments
+from swim.train.config import ConfigError, load_config
+from swim.train.run import train
+
+from .conftest import log_entries, weights
+
+
+def test_every_argument_of_this_release_is_classified_once():
+    groups = [
+        set(arguments.HONOURED),
+        set(arguments.NEED_EVALUATION),
+        set(arguments.REFUSED),
+        set(arguments.FIXED),
+        set(arguments.ALIASES),
+    ]
+    counts = {name: sum(name in group for group in groups) for name in set().union(*groups)}
+    fields = {field.name for field in dataclasses.fields(SFTConfig)}
+    assert {name for name in fields if counts.get(name, 0) != 1} == set()
+    assert set(counts) - fields == set()
+
+
+def refusal(configure, **given) -> str:
+    with pytest.raises(ConfigError) as error:
+        configure(**given)
+    return str(error.value)
+
+
+# What a user may write who expects TRL's trainer.
+TRIED = {
+    "label_smoothing_factor": 0.3,
+    "loss_type": "dft",
+    "completion_only_loss": False,
+    "pad_to_multiple_of": 8,
+    "pad_token": "<|endoftext|>",
+    "packing": True,
+    "padding_free": True,
+    "use_liger_kernel": True,
+    "fp16": True,
+    "save_only_model": True,
+    "push_to_hub": True,
+    "model_init_kwargs": "{dtype: bfloat16}",
+    "do_train": True,
+    "chat_template_path": "x.jinja",
+}
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_what_would_do_nothing_is_refused_in_one_line(configure, name):
+    message = refusal(configure, **{name: TRIED[name]})
+    assert message.startswith(f"--{name}: ") and "\n" not in message and arguments.REFUSED[name] in message
+
+
+@pytest.mark.parametrize("name", sorted(set(arguments.REFUSED) | arguments.NEED_EVALUATION))
+def test_a_default_that_is_written_out_is_accepted(tmp_path, name):
+    path = tmp_path / "config.yaml"
+    default = arguments.default_arguments()[name]
+    path.write_text(f"output_dir: o\n{name}: {'null' if default is None else repr(default)}\n")
+    assert load_config(path).arguments == {name: default}
+
+
+def test_saying_that_answers_alone_are_learnt_is_accepted(configure):
+    configure(completion_only_loss=True, assistant_only_loss=True)
+
+
+@pytest.mark.parametrize("given", [{"train_sampling_strategy": "group_by_length"}, {"optim": "galore_adamw"}])
+def test_values_that_end_in_tracebacks_elsewhere_are_refused(configure, given):
+    assert "is not to be had" in refusal(configure, **given)
+
+
+@pytest.mark.parametrize("name", ["eval_strategy", "load_best_model_at_end"])
+def test_evaluation_without_anything_to_evaluate_is_refused(configure, name):
+    given = {"eval_strategy": "steps", "load_best_model_at_end": True}[name]
+    assert "name an annotated file with eval_grounding" in refusal(configure, **{name: given})
+
+
+def test_workers_without_any_are_refused(configure):
+    assert "set dataloader_num_workers to 1 or more" in refusal(configure, dataloader_persistent_workers=True)
+    configure(dataloader_persistent_workers=True, dataloader_num_workers=1)
+
+
+def test_the_earlier_name_of_checkpointing_is_the_present_one(configure, tmp_path):
+    """sft_demo.yaml sets the present name: on the command line the earlier one wins, as any override does."""
+    config = configure(gradient_checkpointing=True)
+    assert config.arguments["activation_checkpointing"] is True and "gradient_checkpointing" not in config.arguments
+    assert config.trainer_arguments().activation_checkpointing
+    path = tmp_path / "both.yaml"
+    path.write_text("output_dir: o\ngradient_checkpointing: true\nactivation_checkpointing: false\n")
+    with pytest.raises(ConfigError, match="gradient_checkpointing: True contradicts activation_checkpointing: False"):
+        load_config(path)
+
+
+CHANGES = {
+    "neftune_noise_alpha": 50.0,
+    "train_sampling_strategy": "sequential",
+    "data_seed": 7,
+    "weight_decay": 10.0,
+    "max_grad_norm": 0.001,
+    "optim": "sgd",
+    "lr_scheduler_kwargs": "{num_cycles: 3.0}",
+}
+
+
+@pytest.fixture(scope="module")
+def plain_weights():
+    return {}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_is_honoured_changes_the_run(configure, plain_weights, name):
+    if not plain_weights:
+        plain = configure("plain", max_steps=3)
+        train(plain)
+        plain_weights.update(weights(plain.output_dir))
+    config = configure("changed", max_steps=3, **{name: CHANGES[name]})
+    train(config)
+    assert len(log_entries(Path(config.output_dir), "text_loss")) == 3
+    changed = weights(config.output_dir)
+    assert any(not torch.equal(changed[key], plain_weights[key]) for key in changed)
