@@ -51,6 +51,33 @@ def test_zero3_with_offload_equals_one_process(configure, demo_data):
     check_consolidation(Path(two.output_dir), got)
 
 
+PREPARED = """
+import sys, torch
+from swim.data.mixture import load_mixture
+from swim.train.config import load_config
+from swim.train.run import _join_processes, _make_trainer
+from swim.train.signals import StopOnSignal
+from swim.train.worker_notes import WorkerNotes
+
+config = load_config(sys.argv[1], sys.argv[2:])
+_join_processes(config)
+mixture = load_mixture(config.data_config)
+trainer = _make_trainer(config, config.trainer_arguments(), mixture, WorkerNotes(0), StopOnSignal())
+batch = trainer.data_collator([mixture.dataset[0]])
+masks = batch["ins_masks"].clone()
+prepared = trainer._prepare_inputs(batch)
+print(prepared["pixel_values_videos"].dtype, prepared["ins_masks"].dtype, torch.equal(prepared["ins_masks"], masks))
+"""
+
+
+def test_masks_keep_their_precision_under_bf16(configure):
+    """Trainer makes bf16 of what else is a float: shares of cells would lose their third digit."""
+    config = configure(bf16=True, **SHARING["ZeRO-2"])
+    command = [sys.executable, "-c", PREPARED, str(DEMO_YAML), *flags_of(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.stdout.splitlines()[-1] == "torch.bfloat16 torch.float32 True", done.stderr[-3000:]
+
+
 def check_consolidation(run: Path, expected: dict):
     """The last checkpoint's shards alone give the final weights."""
     source = run / "checkpoint-2"

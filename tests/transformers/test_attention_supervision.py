@@ -42,6 +42,14 @@ def starts_of(specs, batch, padding_side) -> list[int]:
     return [offset_of(spec, batch["input_ids"].shape[1], padding_side) for spec in specs]
 
 
+def assert_same_grounding(found: torch.Tensor, expected: list[float]):
+    """Counts are exact. The sums of shares add float32 shares of maps that may differ by 1e-4, see the maps' own test:
+    how a processor orders its sums decides the digits below."""
+    found, expected = found.double(), torch.tensor(expected).double()
+    assert found[[0, 3, 4]].tolist() == expected[[0, 3, 4]].tolist()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+
+
 def plan_of(model, batch, options=None):
     config = AttentionSupervisionConfig.from_dict(options or model.config.attention_supervision)
     grids = (batch.get("image_grid_thw"), batch.get("video_grid_thw"))
@@ -117,7 +125,7 @@ def test_maps_grounding_and_loss_are_the_references(options, padding_side):
     used = expected.flatten(2).sum(-1) > 0
     assert used.sum(1).tolist() == [3, 1, 0, 2, 1]
     torch.testing.assert_close(output.attention_maps[used].double(), expected[used], atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(output.grounding.double(), torch.tensor(reference.grounding(found, batch)).double())
+    assert_same_grounding(output.grounding, reference.grounding(found, batch))
     torch.testing.assert_close(output.mask_loss.double(), reference.mask_loss(found, batch, rules["eps"]), rtol=1e-4, atol=0)
 
 
@@ -141,7 +149,11 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_mask_loss_and_its_gradients_are_the_references(name):
-    """Every parameter's gradient equals the one through eager attention and the reference within 0.1 % of its norm."""
+    """Every parameter's gradient equals the one through eager attention and the reference within 1 % of its norm.
+
+    Both run in float32, and a cell near its step's minimum multiplies their rounding: up to 0.1 % was seen on processors
+    of two makers. A rule that is not the reference's changes gradients by more than 10 %, see the next test.
+    """
     options, resolution = VARIANTS[name]
     options = {"layers": LAYERS, **options}
     rules = reference.PRESETS[options.get("preset", "paper")] | options
@@ -153,7 +165,21 @@ def test_mask_loss_and_its_gradients_are_the_references(name):
     found = reference.maps(other, batch, specs, starts_of(specs, batch, "left"), options["layers"], rules)
     expected = reference.mask_loss(found, batch, rules["eps"], resolution)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=0)
-    assert_same_gradients(gradients_of(model, loss), gradients_of(other, expected), 1e-3)
+    assert_same_gradients(gradients_of(model, loss), gradients_of(other, expected), 1e-2)
+
+
+WRONG = {"fusion": "product", "query": "previous", "causal": False, "eps": 1e-3, "layers": [1, 2]}
+
+
+@pytest.mark.parametrize("rule", WRONG)
+def test_the_tolerance_tells_rules_apart(rule):
+    """What the test above allows is far below what a wrong rule does to the gradient."""
+    batch = make_batch(MIXED[:3], "left")
+    right, wrong = (model_with(PAPER | options) for options in ({}, {rule: WRONG[rule]}))
+    sides = [gradients_of(model, model(**batch).mask_loss) for model in (right, wrong)]
+    name = "model.language_model.layers.1.self_attn.q_proj.weight"
+    one, other = (side[name] for side in sides)
+    assert float((one - other).norm()) > 0.1 * float(one.norm())
 
 
 def test_pointing_and_inside_at_a_finer_mask_resolution():
@@ -165,7 +191,7 @@ def test_pointing_and_inside_at_a_finer_mask_resolution():
     found = reference.maps(model_with(PAPER), batch, specs, [0, 0], LAYERS, reference.PRESETS["paper"])
     expected = reference.grounding(found, batch, resolution=2)
     assert expected[3:] == [4.0, 1.0]
-    torch.testing.assert_close(output.grounding.double(), torch.tensor(expected).double())
+    assert_same_grounding(output.grounding, expected)
 
 
 def test_grounding_of_a_map_made_by_hand():
@@ -467,6 +493,25 @@ def test_any_row_and_any_mask_is_finite(planned, preset, row, mask, dtype):
     assert all(torch.isfinite(leaf.grad).all() for leaf in rows)
     # d loss / d log(row) is a sum of at most 1 / RELATIVE_FLOOR per pair and cell, averaged
     assert all(float(leaf.grad.abs().max()) < 1e5 for leaf in rows)
+
+
+@pytest.mark.parametrize("resolution", [1, 2, 3])
+def test_autocast_does_not_reach_the_mask_loss(resolution):
+    """A mixed-precision step computes the loss of its map in float32, masks finer than the grid included."""
+    batch = make_batch(MIXED[:2], resolution=resolution)
+    model = model_with(PAPER)
+    plan, config = plan_of(model, batch)
+    with torch.no_grad():
+        model.model(**{k: v for k, v in without_supervision(batch).items() if k != "labels"}, attention_rows=plan.rows)
+    losses, sums, maps = [], [], []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            maps.append(fuse_layers(plan.rows.rows, plan.cells, config))
+            losses.append(mask_loss(maps[0], batch["ins_masks"], plan, config))
+            sums.append(grounding_sums(maps[0], batch["ins_masks"], plan))
+    assert losses[0].dtype == losses[1].dtype == torch.float32
+    for pair in (maps, losses, sums):
+        assert torch.equal(*pair)
 
 
 def test_p_of_one_on_an_empty_cell_pulls_it_down_gently(planned):

@@ -84,6 +84,11 @@ class SwimTrainer(SFTTrainer):
             self._guard.note(outputs.loss, names)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
+    def _prepare_inputs(self, inputs):
+        """The masks keep their precision: under DeepSpeed Trainer rounds every float input to the model's bf16."""
+        rest = {name: tensor for name, tensor in inputs.items() if name != "ins_masks"}
+        return {**super()._prepare_inputs(rest), "ins_masks": inputs["ins_masks"].to(self.args.device)}
+
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Each part's own learning rate; under CPU offload DeepSpeed's Adam, which updates there."""
         if self.optimizer is None and self.optimizer_cls_and_kwargs is None:

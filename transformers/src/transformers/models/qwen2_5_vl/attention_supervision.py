@@ -28,7 +28,7 @@ and side. Q, T, H, W are padded to the largest sample of the batch.
 
 import math
 from dataclasses import asdict, dataclass, fields
-from functools import partial
+from functools import partial, wraps
 
 import torch
 import torch.nn.functional as F
@@ -478,6 +478,17 @@ def log_attention_rows(
         return scores.log_softmax(3).gather(3, columns).logsumexp(1) - math.log(heads)
 
 
+def _outside_autocast(function):
+    """`function(attention, ...)` in the precision of its arguments: autocast would make bf16 of matrix products."""
+
+    @wraps(function)
+    def wrapped(attention, *args):
+        with torch.autocast(device_type=attention.device.type, enabled=False):
+            return function(attention, *args)
+
+    return wrapped
+
+
 def fuse_layers(log_rows: list[torch.Tensor], cells: torch.Tensor, config: AttentionSupervisionConfig) -> torch.Tensor:
     """float32[B, Q, T, H, W]: the layers' rows as one map that sums to 1 over the sample's cells.
 
@@ -547,6 +558,7 @@ def _masks_of_rows(ins_masks: torch.Tensor, plan: SupervisionPlan) -> torch.Tens
     return masks[torch.arange(len(masks), device=masks.device)[:, None], plan.instances]
 
 
+@_outside_autocast
 def mask_loss(
     attention: torch.Tensor, ins_masks: torch.Tensor, plan: SupervisionPlan, config: AttentionSupervisionConfig
 ) -> torch.Tensor:
@@ -580,6 +592,7 @@ def mask_loss(
 
 
 @torch.no_grad()
+@_outside_autocast
 def grounding_sums(attention: torch.Tensor, ins_masks: torch.Tensor, plan: SupervisionPlan) -> torch.Tensor:
     """float32[5]: pairs that point at the object, sum of `inside`, sum of the share of cells covered, pairs scored,
     pairs left out because the object covers no cell by ON_OBJECT.
