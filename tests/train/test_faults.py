@@ -1,5 +1,6 @@
 """Faults as they happen: each ends the run with a message, and nothing that was saved is lost."""
 
+import errno
 import json
 import os
 import re
@@ -12,12 +13,15 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from swim.train.checkpoints import Checkpoints, problem
 from swim.train.config import ConfigError
-from swim.train.faults import TrainingFault
+from swim.train.estimate import Needs, memory_warnings
+from swim.train.faults import TrainingFault, saving, told_faults
 from swim.train.run import train
+from swim.train.worker_notes import WorkerNotes
 
 from .conftest import REPOSITORY, SHARING, flags_of, weights
 from .processes import Launch, curve, run_through
@@ -232,3 +236,60 @@ def test_a_disk_too_small_for_a_checkpoint_is_refused_before_training(configure,
     small_disk(5_000_000)
     with pytest.raises(ConfigError, match=r"4.99 MB free, a checkpoint needs about 9.\d+ MB"):
         train(configure("small/run"))
+
+
+def raised_while_saving(folder, error: Exception, needed_bytes: int = 1000) -> str:
+    with pytest.raises(TrainingFault) as caught:
+        with saving(folder, "checkpoint-3", needed_bytes):
+            raise error
+    return str(caught.value)
+
+
+def test_only_a_full_disk_is_called_one(tmp_path):
+    """What the system, torch's writer and safetensors report of files; the disk has room unless they say otherwise."""
+    full = raised_while_saving(tmp_path, OSError(errno.ENOSPC, "No space left on device", "a.pt"))
+    assert "cannot save checkpoint-3: the disk is full, " in full and "Make room and start the same command" in full
+    inner = raised_while_saving(tmp_path, SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert "the disk is full" in inner
+    quota = raised_while_saving(tmp_path, OSError(errno.EDQUOT, "Disk quota exceeded", "a.pt"))
+    assert "the disk quota is used up" in quota and "Make room" in quota and "disk is full" not in quota
+    denied = raised_while_saving(tmp_path, OSError(errno.EACCES, "Permission denied", "a.pt"))
+    assert "Permission denied: 'a.pt'. Mend that (" in denied and "disk is full" not in denied
+    writer = RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+    assert "unexpected pos" in (told := raised_while_saving(tmp_path, writer)) and "disk is full" not in told
+    assert "the disk is full" in raised_while_saving(tmp_path, writer, needed_bytes=10**18)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        torch.distributed.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+    ],
+    ids=["memory", "network", "kernel"],
+)
+def test_a_gpus_fault_while_saving_is_not_a_full_disk(tmp_path, error):
+    with pytest.raises(type(error)) as caught:
+        with saving(tmp_path, "checkpoint-3", 10**18):
+            raise error
+    assert caught.value is error
+
+
+def test_a_full_gpu_is_told_in_one_line(tmp_path):
+    with pytest.raises(TrainingFault) as caught:
+        with told_faults(WorkerNotes(0), 1.0):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nMore")
+    assert str(caught.value).startswith("the memory of the GPU is full (CUDA out of memory). Set activation_checkpointing")
+
+
+def test_the_memory_of_host_and_gpu_is_compared_with_what_is_needed():
+    gigabyte = 10**9
+    needs = Needs(weights=4 * gigabyte, gradients=2 * gigabyte, optimizer=10 * gigabyte, host=12 * gigabyte, checkpoint=0, model=0)
+    assert memory_warnings(needs, 96 * gigabyte, 4 * gigabyte, processes=8) == []
+    (host,) = memory_warnings(needs, 96 * gigabyte - 1, 4 * gigabyte, processes=8)
+    assert host == "warning: memory will not do: 96.00 GB are needed without activations"
+    (gpu,) = memory_warnings(needs, 96 * gigabyte, 4 * gigabyte - 1, processes=8)
+    assert "the GPU's memory will not do: 4.00 GB are needed" in gpu
+    (alone,) = memory_warnings(needs, 16 * gigabyte - 1, None, processes=1)
+    assert "memory will not do: 16.00 GB" in alone

@@ -25,11 +25,11 @@ def load_for_inference(path: str | Path, device: torch.device | str | None = Non
         if (Path(path) / "adapter_config.json").exists():
             model = merge_adapter(path, **options)
         else:
-            model_type = AutoConfig.from_pretrained(path).model_type
+            model_type = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
             if model_type != "qwen2_5_vl":
                 raise ValueError(f"expected a Qwen2.5-VL model, found {model_type}")
             model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, **options)
-        processor = AutoProcessor.from_pretrained(path)
+        processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"cannot load the model {path}: {str(error).splitlines()[0]}") from None
     return model.to(device).eval(), processor

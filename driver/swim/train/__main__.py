@@ -33,10 +33,11 @@ def main(arguments: list[str]) -> int:
     except (ConfigError, DataError, TooManyBadRecords, TrainingFault) as error:
         return _told(_last_line(error))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        what = "the disk is full" if error.errno == errno.ENOSPC else "the disk quota is used up"
         place = error.filename or "the output folder or the cache"
-        return _told(f"{place}: the disk is full. Make room and start the same command again")
+        return _told(f"{place}: {what}. Make room and start the same command again")
     except Stopped as stopped:
         sys.stdout.write(f"{stopped}\n")
         return stopped.status

@@ -103,11 +103,12 @@ def check_room(needs: Needs, folder: Path, keep: int | None, processes: int) -> 
     """
     free = shutil.disk_usage(folder).free
     memory = psutil.virtual_memory().available
+    gpu = free_gpu_bytes()
     parts = f"weights {human_bytes(needs.weights)}, gradients {human_bytes(needs.gradients)}, "
     together = needs.weights + needs.gradients + needs.optimizer
     room = f"host {human_bytes(memory)} for {processes} process(es)"
-    if torch.cuda.is_available():
-        room = f"GPU {human_bytes(torch.cuda.mem_get_info()[0])}, {room}"
+    if gpu is not None:
+        room = f"GPU {human_bytes(gpu)}, {room}"
     lines = [
         f"memory of a process: {parts}optimizer {human_bytes(needs.optimizer)}, together {human_bytes(together)}"
         + (f", {human_bytes(needs.host)} of it in host memory" if needs.host else "")
@@ -129,7 +130,31 @@ def check_room(needs: Needs, folder: Path, keep: int | None, processes: int) -> 
     wanted = needs.model + needs.checkpoint * max((most or 1) - saved, 1)
     if free < wanted:
         lines.append(f"warning: the disk will be full: about {human_bytes(wanted)} are needed")
-    host = needs.host if torch.cuda.is_available() else together
-    if memory < host * processes:
-        lines.append(f"warning: memory will not do: {human_bytes(host * processes)} are needed without activations")
-    return lines
+    return lines + memory_warnings(needs, memory, gpu, processes)
+
+
+def memory_warnings(needs: Needs, host_free: int, gpu_free: int | None, processes: int) -> list[str]:
+    """A line for each memory that is too small, before any activation.
+
+    host_free: bytes for all `processes` of this machine. gpu_free: bytes of each process's GPU, None without GPUs: then
+    everything is in host memory.
+    """
+    together = needs.weights + needs.gradients + needs.optimizer
+    host = (together if gpu_free is None else needs.host) * processes
+    on_gpu = 0 if gpu_free is None else together - needs.host
+    warnings = []
+    if host_free < host:
+        warnings.append(f"warning: memory will not do: {human_bytes(host)} are needed without activations")
+    if gpu_free is not None and gpu_free < on_gpu:
+        warnings.append(
+            f"warning: the GPU's memory will not do: {human_bytes(on_gpu)} are needed without activations, "
+            f"{human_bytes(gpu_free)} are free; share the run (deepspeed, fsdp), offload, or train with LoRA"
+        )
+    return warnings
+
+
+def free_gpu_bytes() -> int | None:
+    """What this process can have of its GPU, with what it has already; None without one."""
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()

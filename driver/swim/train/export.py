@@ -22,6 +22,7 @@ from swim.data.settings import READING_FILE, find_reading, write_reading
 from swim.errors import DataError
 from swim.train.card import write_card
 from swim.train.model import merge_adapter
+from swim.train.unpickling import listed_classes_only
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -39,7 +40,9 @@ def export(source: str | Path, output: str | Path, dtype: torch.dtype = torch.bf
         print(f"{source} has no {READING_FILE}: commands will read videos for the export with the paper's settings")
     try:
         model = _load(source, run, dtype)
-        processor = AutoProcessor.from_pretrained(source if (source / "tokenizer_config.json").exists() else run)
+        processor = AutoProcessor.from_pretrained(
+            source if (source / "tokenizer_config.json").exists() else run, trust_remote_code=False
+        )
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source}: cannot be exported: {str(error).splitlines()[0]}") from None
     model.save_pretrained(output)
@@ -65,8 +68,11 @@ def _from_shards(source: Path, run: Path, dtype: torch.dtype) -> Qwen2_5_VLForCo
     """The model of a DeepSpeed checkpoint, from the float32 weights that its optimiser keeps."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint  # slow to import
 
-    config = AutoConfig.from_pretrained(source if (source / "config.json").exists() else run)
-    weights = get_fp32_state_dict_from_zero_checkpoint(str(source))
+    config = AutoConfig.from_pretrained(
+        source if (source / "config.json").exists() else run, trust_remote_code=False
+    )
+    with listed_classes_only(source, deepspeed=True):
+        weights = get_fp32_state_dict_from_zero_checkpoint(str(source))
     model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=dtype)
     tied = model.all_tied_weights_keys
     missing, unexpected = model.load_state_dict(weights, strict=False)

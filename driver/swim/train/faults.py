@@ -1,5 +1,6 @@
 """What ends a run early, each in a message that says what was found and how to go on."""
 
+import errno
 import math
 import shutil
 from collections.abc import Iterator
@@ -23,18 +24,42 @@ class TrainingFault(Exception):
 
 @contextmanager
 def saving(folder: Path, what: str, needed_bytes: int) -> Iterator[None]:
-    """Around the writing of `what` into a run's existing `folder`: raises TrainingFault that tells of a full disk."""
+    """Around the writing of `what` into a run's existing `folder`: what keeps it from being written becomes a
+    TrainingFault that says whether the disk is full. Faults of another kind, of a GPU or its network, pass through."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # of us, of torch's writer, of safetensors
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not _concerns_a_file(error):
+            raise
         free = shutil.disk_usage(folder).free
-        full = "the disk is full, " if free < needed_bytes else ""
+        found = str(error).splitlines()[0]
         last = Checkpoints(folder).last()
         start = "the start" if last is None else f"{last.name}, which is complete"
+        if _quota_is_used_up(error):
+            problem, remedy = f"the disk quota is used up ({found})", "Make room"
+        elif _disk_is_full(error) or free < needed_bytes:
+            needed = f"{human_bytes(free)} free, about {human_bytes(needed_bytes)} needed"
+            problem, remedy = f"the disk is full, {needed} ({found})", "Make room"
+        else:
+            problem, remedy = found, f"Mend that ({human_bytes(free)} of the disk are free)"
         raise TrainingFault(
-            f"{folder}: cannot save {what}: {full}{human_bytes(free)} free, about {human_bytes(needed_bytes)} needed "
-            f"({str(error).splitlines()[0]}). Make room and start the same command again: it goes on from {start}"
+            f"{folder}: cannot save {what}: {problem}. {remedy} and start the same command again: it goes on from {start}"
         ) from error
+
+
+def _concerns_a_file(error: Exception) -> bool:
+    """Whether a file could not be written. torch's writer, which is C++, reports that as a RuntimeError too."""
+    if not isinstance(error, RuntimeError):
+        return True
+    return any(sign in str(error) for sign in ("PytorchStreamWriter", "inline_container", "iostream error"))
+
+
+def _disk_is_full(error: Exception) -> bool:
+    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
+
+
+def _quota_is_used_up(error: Exception) -> bool:
+    return getattr(error, "errno", None) == errno.EDQUOT or "Disk quota exceeded" in str(error)
 
 
 @contextmanager
@@ -42,6 +67,11 @@ def told_faults(notes: WorkerNotes, timeout_s: float) -> Iterator[None]:
     """Around training: what torch reports of data workers and other processes becomes a TrainingFault."""
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingFault(
+            f"the memory of the GPU is full ({str(error).split('. ')[0]}). Set activation_checkpointing, lower "
+            "per_device_train_batch_size, max_pixels, max_frames or max_length, or share the run among more GPUs"
+        ) from error
     except RuntimeError as error:
         text = str(error)
         if "DataLoader timed out" in text:

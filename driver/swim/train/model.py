@@ -25,8 +25,8 @@ def load_model(config: TrainConfig, bf16_deepspeed: bool):
     """
     name = config.model_name_or_path
     try:
-        model_config = AutoConfig.from_pretrained(name)
-        processor = AutoProcessor.from_pretrained(name)
+        model_config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"model_name_or_path: cannot load {name}: {str(error).splitlines()[0]}") from None
     if model_config.model_type != "qwen2_5_vl":

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from swim.train.run_folder import RunFolder, read_state
 from swim.train.signals import StopOnSignal, Stopped
 from swim.train.skipping import CountingCollator, SkippedRecords
 from swim.train.trainer import LOGGED, SaveSettings, SwimTrainer
+from swim.train.unpickling import listed_classes_only
 from swim.train.watch import TensorBoard, keep_wandb_run
 from swim.train.worker_notes import WorkerNotes
 
@@ -78,7 +80,7 @@ def train(config: TrainConfig) -> dict:
     state.wait_for_everyone()
 
     with told_faults(notes, config.dataloader_timeout_s):
-        with stop.listening(), trainer.clock.running():
+        with stop.listening(), trainer.clock.running(), _unpickling(resume, arguments):
             result = trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         if stop.agreed and trainer.state.global_step < trainer.state.max_steps:
             raise _stopped(stop, trainer, folder, state)
@@ -97,6 +99,11 @@ def train(config: TrainConfig) -> dict:
         console.print(f"finished after {summary['steps']} steps: {folder.path}, see {REPORT_FILE} there")
     state.wait_for_everyone()
     return summary
+
+
+def _unpickling(resume: Path | None, arguments: SFTConfig):
+    """Around a run that resumes: its checkpoint may have come from anywhere."""
+    return nullcontext() if resume is None else listed_classes_only(resume, arguments.deepspeed is not None)
 
 
 def _make_trainer(
