@@ -243,3 +243,19 @@ def test_the_best_checkpoint_is_kept_and_its_weights_are_the_result(configure, d
     assert all(
         torch.equal(tensor, weights(folder)[name]) for name, tensor in weights(folder / f"checkpoint-{step}").items()
     )
+
+
+def test_a_second_process_in_the_same_folder_is_refused(configure):
+    """Two terminals, one output_dir: the second says who trains there, and the first is not disturbed."""
+    options = {"max_steps": 40, "save_steps": 10}
+    whole = configure("whole", **options)
+    run_through(whole)
+    config = configure(**options)
+    first = Launch(config)
+    first.wait_for_log_line()
+    second = Launch(config, log=Path(f"{config.output_dir}.second.log"))
+    assert second.wait(60) == [1]
+    told = f"error: {config.output_dir} is in use by process {first.ranks[0].pid} on "
+    assert told in second.log and "Traceback" not in second.log
+    assert first.wait() == [0]
+    assert curve(config.output_dir) == curve(whole.output_dir)

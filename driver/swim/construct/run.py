@@ -20,6 +20,7 @@ from swim.construct.tasks import Kind, NothingToRewrite, read_task
 from swim.errors import DataError
 from swim.files import write_atomically
 from swim.llm import Asker, ServiceRefuses, run_concurrently
+from swim.lock import alone_in
 
 REPLIES = "replies.sqlite"
 REJECTED = "rejected.jsonl"
@@ -115,7 +116,11 @@ def construct(files: list[InputFile], rewriter: Rewriter, folder: Path, shard_si
 
     When the service ends the run, what is finished in the order of the input is written, and the rest counted as open.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        return _construct(files, rewriter, folder, shard_size)
+
+
+def _construct(files: list[InputFile], rewriter: Rewriter, folder: Path, shard_size: int) -> Finished:
     (folder / PROVENANCE).unlink(missing_ok=True)  # written last: a folder with one is complete
     ledger = Ledger(files, folder, shard_size, rewriter.settings.synonyms)
     stopped = None

@@ -39,6 +39,7 @@ from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
 from swim.errors import DataError
 from swim.files import append_json_lines, read_json_lines, write_atomically
+from swim.lock import alone_in
 
 LEVELS = ("none", "header", "full")
 ROWS_PER_TASK = 32
@@ -214,7 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
             training = load_config(options.train_config)
             settings, model = training.data_settings, training.model_name_or_path
         mixture = load_mixture(options.config)
-        report = check(mixture, options.config, options.decode, settings, model, output, options.workers)
+        with alone_in(output):
+            report = check(mixture, options.config, options.decode, settings, model, output, options.workers)
     except (DataError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

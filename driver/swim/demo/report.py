@@ -25,6 +25,7 @@ from swim.data.settings import DataSettings
 from swim.data.tags import strip_tags
 from swim.demo.inputs import make_demo_inputs
 from swim.infer.generate import generate_answers
+from swim.lock import alone_in
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.report import plot_curves
 from swim.train.run import train
@@ -60,8 +61,13 @@ def train_and_report(config: TrainConfig):
     """Trains, beside it the control without the mask loss, and compares them on held-out clips.
 
     Writes attention.png, loss.png and summary.json into the run's folder; the control goes into text_only/ there.
-    Raises ConfigError when the control fails.
+    Raises ConfigError when the control fails, FolderInUse when another process trains there.
     """
+    with alone_in(config.output_dir):
+        _train_and_report(config)
+
+
+def _train_and_report(config: TrainConfig):
     folder = Path(config.output_dir)
     changed = RunFolder(folder).differences(config)
     if (folder / "summary.json").exists() and not changed:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from swim.data.records import Record
 from swim.files import append_json_lines, read_json_lines, write_atomically
+from swim.lock import hold
 
 SETTINGS_FILE = "settings.json"
 ANSWERS_FILE = "answers.jsonl"
@@ -26,7 +27,8 @@ class AnswerStore:
 
     settings.json says what was asked of whom; `parts/*.jsonl` hold the answers as they came, a file per process;
     answers.jsonl holds all of them in the order of the questions, written when none is missing. A line is
-    {"id", "answer"} or {"id", "error"}; an item with an error is asked again by the next run.
+    {"id", "answer"} or {"id", "error"}; an item with an error is asked again by the next run. The first process claims
+    the folder for as long as the store lives: raises swim.lock.FolderInUse when another command writes there.
     """
 
     def __init__(self, folder: str | Path, settings: dict, rank: int = 0):
@@ -35,6 +37,7 @@ class AnswerStore:
         self.parts = self.folder / "parts"
         self.parts.mkdir(parents=True, exist_ok=True)
         if rank == 0:
+            self._lease = hold(self.folder)
             self._check_settings(json.loads(json.dumps(settings)))
         self.answers = self._read_parts()
 

@@ -12,6 +12,7 @@ import sys
 from swim.demo.inputs import with_demo_inputs
 from swim.demo.report import train_and_report
 from swim.errors import DataError
+from swim.lock import FolderInUse
 from swim.train.config import ConfigError, load_config
 from swim.train.faults import TrainingFault
 from swim.train.run import train
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
             train_and_report(config)
         else:
             train(config)
-    except (ConfigError, DataError, TooManyBadRecords, TrainingFault) as error:
+    except (ConfigError, DataError, FolderInUse, TooManyBadRecords, TrainingFault) as error:
         return _told(_last_line(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGene
 
 from swim.data.settings import READING_FILE, find_reading, write_reading
 from swim.errors import DataError
+from swim.lock import alone_in
 from swim.train.card import write_card
 from swim.train.model import merge_adapter
 from swim.train.unpickling import listed_classes_only
@@ -45,11 +46,12 @@ def export(source: str | Path, output: str | Path, dtype: torch.dtype = torch.bf
         )
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{source}: cannot be exported: {str(error).splitlines()[0]}") from None
-    model.save_pretrained(output)
-    processor.save_pretrained(output)
-    if reading is not None:
-        write_reading(output, reading[0])
-    write_card(output, run)
+    with alone_in(output):
+        model.save_pretrained(output)
+        processor.save_pretrained(output)
+        if reading is not None:
+            write_reading(output, reading[0])
+        write_card(output, run)
     return output
 
 

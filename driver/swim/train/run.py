@@ -3,7 +3,8 @@
 import os
 import signal
 import socket
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from trl import SFTConfig
 from swim.data.collator import SwimCollator
 from swim.data.mixture import Mixture, load_annotated, load_mixture
 from swim.data.settings import write_reading
+from swim.lock import FolderInUse, hold
 from swim.train.card import write_card
 from swim.train.checkpoints import Checkpoints, FinishCheckpoints, problem, processes_of
 from swim.train.config import ConfigError, TrainConfig
@@ -43,7 +45,8 @@ def train(config: TrainConfig) -> dict:
 
     A finished run is left as it is. An unfinished one with the same configuration resumes from its last complete
     checkpoint. `config` names its model and its data. Raises ConfigError for a folder that belongs to another
-    configuration or other data, DataError for bad data, TrainingFault for what ends a run, Stopped behind a signal.
+    configuration or other data, FolderInUse for one that another process writes into, DataError for bad data,
+    TrainingFault for what ends a run, Stopped after a signal.
     """
     folder = RunFolder(config.output_dir)
     changed = folder.differences(config)
@@ -55,6 +58,12 @@ def train(config: TrainConfig) -> dict:
     _join_processes(config)
     arguments = config.trainer_arguments()
     _join_fsdp(arguments)
+    with _alone_in(folder.path):
+        return _run(config, arguments, folder)
+
+
+def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
+    """The run itself, in a folder that is its own."""
     state = PartialState()
     mixture = load_mixture(config.data_config, arguments.seed, config.skip_list)
     changed = folder.differences(config, mixture)
@@ -99,6 +108,25 @@ def train(config: TrainConfig) -> dict:
         console.print(f"finished after {summary['steps']} steps: {folder.path}, see {REPORT_FILE} there")
     state.wait_for_everyone()
     return summary
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """The first process claims the folder for all of them; when it cannot, all raise FolderInUse."""
+    lease, problem = None, None
+    if PartialState().is_main_process:
+        try:
+            lease = hold(folder)
+        except FolderInUse as error:
+            problem = str(error)
+    problems = [found for found in gather_object([problem]) if found is not None]
+    if problems:
+        raise FolderInUse(problems[0])
+    try:
+        yield
+    finally:
+        if lease is not None:
+            lease.release()
 
 
 def _unpickling(resume: Path | None, arguments: SFTConfig):
