@@ -5,17 +5,26 @@
 # has changed. Sourced by run_scripts/*.sh, which then find $SWIM_PYTHON.
 set -euo pipefail
 SWIM_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-TORCH=(torch==2.12.1 torchvision==0.27.1)
 
 find_python() {
+  local python name
   if [[ -n "${VIRTUAL_ENV:-}" ]]; then
-    echo "$VIRTUAL_ENV/bin/python"
+    python="$VIRTUAL_ENV/bin/python" name=VIRTUAL_ENV
   elif [[ -n "${CONDA_PREFIX:-}" && "${CONDA_DEFAULT_ENV:-base}" != base ]]; then
-    echo "$CONDA_PREFIX/bin/python"
+    python="$CONDA_PREFIX/bin/python" name=CONDA_PREFIX
   else
-    [[ -x "$SWIM_ROOT/.venv/bin/python" ]] || make_venv >&2
-    echo "$SWIM_ROOT/.venv/bin/python"
+    python="$SWIM_ROOT/.venv/bin/python" name=""
+    works "$python" || make_venv >&2 || return 1
   fi
+  if ! works "$python"; then
+    echo "setup: $python is no Python of at least 3.11.4, but ${name:-the folder} says so; deactivate that environment (unset $name) or make it anew" >&2
+    return 1
+  fi
+  echo "$python"
+}
+
+works() {
+  "$1" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11, 4))' 2> /dev/null
 }
 
 make_venv() {
@@ -23,26 +32,30 @@ make_venv() {
   for candidate in python3.12 python3.11 python3.13 python3; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null; then
       echo "setup: making $SWIM_ROOT/.venv with $("$candidate" --version)"
-      "$candidate" -m venv "$SWIM_ROOT/.venv"
-      return
+      "$candidate" -m venv --clear "$SWIM_ROOT/.venv" > /dev/null 2>&1 && return
+      echo "setup: $candidate cannot make an environment; install its venv module (on Debian: apt install python3-venv)"
+      return 1
     fi
   done
-  echo "setup: no Python of at least 3.11.4 found; install one (python3.11 with its venv module) and run again"
+  echo "setup: no Python of at least 3.11.4 found; install one (python3.11 with its venv module), then run this again"
   return 1
 }
 
 # What decides whether an installation is current: the pins, the fork's recipe, and where they are installed.
 fingerprint() {
-  (cd "$SWIM_ROOT" && cat setup.sh driver/pyproject.toml transformers/pyproject.toml transformers/upstream.txt \
+  (cd "$SWIM_ROOT" && cat setup.sh driver/requirements.lock driver/pyproject.toml transformers/pyproject.toml transformers/upstream.txt \
     transformers/fork_backend.py transformers/fork_tools/*.py transformers/patches/* && pwd) | sha256sum | cut -d' ' -f1
 }
 
-install_all() {
-  local pip=("$SWIM_PYTHON" -m pip --disable-pip-version-check)
-  echo "setup: installing torch, the fork and the driver into $("$SWIM_PYTHON" -c 'import sys; print(sys.prefix)')"
-  "${pip[@]}" install --quiet "${TORCH[@]}"
-  "${pip[@]}" install --quiet --editable "$SWIM_ROOT/transformers"
-  "${pip[@]}" install --quiet --editable "$SWIM_ROOT/driver[test]"
+# install_locked PYTHON LOCK: everything that the lock file names, the fork, and the driver. Their own dependencies are
+# among what the lock names, so that no other release of any package can come in.
+install_locked() {
+  local pip=("$1" -m pip --disable-pip-version-check)
+  echo "setup: installing $(grep -c '^[a-z].*==' "$2") packages into $("$1" -c 'import sys; print(sys.prefix)'), minutes:"
+  "${pip[@]}" install --no-deps --require-hashes --requirement "$2"
+  echo "setup: fetching and patching the fork"
+  "${pip[@]}" install --quiet --no-deps --editable "$SWIM_ROOT/transformers"
+  "${pip[@]}" install --quiet --no-deps --editable "$SWIM_ROOT/driver"
 }
 
 setup() {
@@ -52,7 +65,7 @@ setup() {
   stamp="$("$SWIM_PYTHON" -c 'import sys; print(sys.prefix)')/.swim-setup"
   wanted="$(fingerprint)"
   if [[ "$(cat "$stamp" 2>/dev/null)" != "$wanted" || ! -e "$SWIM_ROOT/transformers/src/transformers/__init__.py" ]]; then
-    install_all
+    install_locked "$SWIM_PYTHON" "$SWIM_ROOT/driver/requirements.lock"
     echo "$wanted" > "$stamp"
   fi
   if [[ "${1:-}" == --flash-attn ]]; then

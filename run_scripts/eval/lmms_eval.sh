@@ -7,16 +7,16 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$here/../../setup.sh" ""
+if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
+  exec "$SWIM_PYTHON" -m swim.lmms_tasks --help # which needs nothing of lmms-eval
+fi
 environment="${SWIM_LMMS_ENV:-$SWIM_ROOT/.venv-lmms}"
-pins="$here/lmms_eval_requirements.txt"
-wanted="$(cat "$pins" "$SWIM_ROOT/transformers/upstream.txt" "$SWIM_ROOT"/transformers/patches/* | sha256sum | cut -d' ' -f1)"
+lock="$here/lmms_eval_requirements.lock"
+wanted="$(cat "$lock" "$SWIM_ROOT/transformers/upstream.txt" "$SWIM_ROOT"/transformers/patches/* | sha256sum | cut -d' ' -f1)"
 if [[ "$(cat "$environment/.swim-setup" 2>/dev/null)" != "$wanted" ]]; then
   echo "lmms_eval: making $environment"
   "$SWIM_PYTHON" -m venv "$environment"
-  "$environment/bin/python" -m pip --disable-pip-version-check install --quiet "${TORCH[@]}" -r "$pins"
-  # Over lmms-eval's own choice: the fork, and the driver without its pins, of which lmms-eval wants others.
-  "$environment/bin/python" -m pip --disable-pip-version-check install --quiet --editable "$SWIM_ROOT/transformers"
-  "$environment/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps --editable "$SWIM_ROOT/driver"
+  install_locked "$environment/bin/python" "$lock"
   echo "$wanted" > "$environment/.swim-setup"
 fi
 exec "$environment/bin/python" -m swim.lmms_tasks "$@"
