@@ -67,14 +67,32 @@ def test_annotation_may_be_absent():
         ("<image>\nA <ins>dog</ins>, <ins>cat</ins>", "A dog, cat"),
         ("<video>A <ins>dog</ins>, <ins>cat</ins>", "A dog, cat"),
         ("<video>\n\nA <ins>dog</ins>, <ins>cat</ins>", "\nA dog, cat"),
-        ("A <ins>dog</ins>, <ins>cat</ins> <video>\n", "A dog, cat <video>\n"),
+        (" A <ins>dog</ins>, <ins>cat</ins>\n", " A dog, cat\n"),
     ],
 )
 def test_a_leading_placeholder_goes(question, text):
-    record = parsed(conversations=[{"from": "human", "value": question}, {"from": "gpt", "value": "<video> no"}])
-    assert [turn.text for turn in record.turns] == [text, "<video> no"]
+    record = parsed(conversations=[{"from": "human", "value": question}, {"from": "gpt", "value": "no"}])
+    assert [turn.text for turn in record.turns] == [text, "no"] and record.stray_placeholders == 0
     assert [span.phrase for span in record.turns[0].spans] == ["dog", "cat"]
     assert all(text[span.start : span.end] == span.phrase for span in record.turns[0].spans)
+
+
+def test_other_placeholders_of_questions_go_and_are_counted():
+    human = ["A <ins>dog</ins>, <ins>cat</ins> <video>\n", "<video>\n <video>\nAnd?"]
+    turns = [{"from": "human", "value": human[0]}, {"from": "gpt", "value": "no"}]
+    turns += [{"from": "human", "value": human[1]}, {"from": "gpt", "value": "yes"}]
+    record = parsed(conversations=turns)
+    assert [turn.text for turn in record.turns] == ["A dog, cat", "no", "And?", "yes"]
+    assert record.stray_placeholders == 2
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_placeholder_within_a_text_is_named(place):
+    texts = ["A <ins>dog</ins>, <ins>cat</ins>", "no"]
+    texts[place] += " in the <image> there"
+    turns = [{"from": role, "value": text} for role, text in zip(("human", "gpt"), texts)]
+    with pytest.raises(DataError, match="the placeholder <image> at character .* would be read as words"):
+        parsed(conversations=turns)
 
 
 def test_frames_without_a_mask_are_not_annotated():

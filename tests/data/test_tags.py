@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swim.data.tags import Span, assign_instances, strip_tags
-from swim.errors import DataError
+from swim.data.tags import Span, assign_instances, strip_placeholders, strip_tags
+from swim.errors import DataError, Reason
 
 TEXTS = {
     "no tag": ("a dog", "a dog", []),
@@ -19,7 +19,7 @@ TEXTS = {
     "several lines": ("x\n<ins>two\nlines</ins>\n", "x\ntwo\nlines\n", [(2, 11, "two\nlines")]),
     "chinese": ("一只<ins>狗</ins>。", "一只狗。", [(2, 3, "狗")]),
     "emoji": ("<ins>👩‍🚀</ins>!", "👩‍🚀!", [(0, 3, "👩‍🚀")]),
-    "other brackets": ("<b><INS>a <ins>x<3</ins> </ in>", "<b><INS>a x<3 </ in>", [(10, 13, "x<3")]),
+    "other brackets": ("<b><inst>a <ins>x<3</ins> </ in>", "<b><inst>a x<3 </ in>", [(11, 14, "x<3")]),
 }
 
 
@@ -45,6 +45,71 @@ def test_text_and_spans_are_exact(name):
 def test_bad_tags_say_where(text, message):
     with pytest.raises(DataError, match=message):
         strip_tags(text)
+
+
+ALMOST = [
+    "a <INS>dog</INS>",
+    "a <Ins>dog</ins>",
+    "a &lt;ins&gt;dog&lt;/ins&gt;",
+    "a &LT;INS&GT;dog",
+    "a < ins>dog</ins>",
+    "a <ins >dog</ins>",
+    "a <ins>dog</ins >",
+    "a <ins>dog< /ins>",
+    "a <ins>dog<\\/ins>",
+    "a <ins class='x'>dog</ins>",
+    "a <ins1>dog</ins1>",
+    "a <ins/>dog",
+    "a <ins dog</ins>",
+    "a ＜ins＞狗＜/ins＞",
+    "a \\u003cins\\u003edog",
+]
+
+
+@pytest.mark.parametrize("text", ALMOST)
+def test_what_is_almost_a_tag_is_refused(text):
+    with pytest.raises(DataError, match="is almost a tag; write <ins>noun</ins>") as error:
+        strip_tags(text)
+    assert error.value.reason == Reason.TAGS
+
+
+@pytest.mark.parametrize("text", ["<insect>", "a <inside joke>", "ins > del", "x<ins" + "ane>", "&lt;instance&gt;", "x < inst"])
+def test_other_words_in_brackets_are_text(text):
+    assert strip_tags(text) == (text, [])
+
+
+PLACEHOLDERS = {
+    "none": ("What?", ("What?", 0)),
+    "leading": ("<video>\nWhat?", ("What?", 0)),
+    "leading image": ("<image>\nWhat?", ("What?", 0)),
+    "leading without a line break": ("<video>What?", ("What?", 0)),
+    "one line break is the placeholder's": ("<video>\n\nWhat?", ("\nWhat?", 0)),
+    "alone": ("<video>", ("", 0)),
+    "indented": (" <video>\nWhat?", ("What?", 1)),
+    "doubled": ("<video>\n<video>\nWhat?", ("What?", 1)),
+    "both kinds": ("<image><video>What?", ("What?", 1)),
+    "at the end": ("What?\n<video>", ("What?", 1)),
+    "at the end of the line": ("What? <image> \n", ("What?", 1)),
+    "everywhere": (" <video>\n<video> What?\n<image>", ("What?", 3)),
+    "other letters": ("<VIDEO>\nWhat?", ("What?", 1)),
+    "spaced": ("< video >\nWhat?", ("What?", 1)),
+    "a tag at the end": ("<video>\nWhere is the <ins>dog</ins>?\n<video>", ("Where is the <ins>dog</ins>?", 1)),
+    "another word": ("A <videotape> of <images>", ("A <videotape> of <images>", 0)),
+}
+
+
+@pytest.mark.parametrize("name", PLACEHOLDERS)
+def test_placeholders_are_removed_where_they_can_be_nothing_else(name):
+    text, expected = PLACEHOLDERS[name]
+    assert strip_placeholders(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["In the <video>, what?", "<video>\nWhat <image> is it?", "&lt;video&gt;\nWhat?", "<video/> What?", "＜video＞What?"]
+)
+def test_a_placeholder_that_may_be_text_is_refused(text):
+    with pytest.raises(DataError, match="would be read as words"):
+        strip_placeholders(text)
 
 
 words = st.text(alphabet="ab 狗🐶\n<>/", min_size=1).filter(lambda text: text.strip() and "ins" not in text)

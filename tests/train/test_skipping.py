@@ -14,7 +14,7 @@ from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture, row_record
 from swim.errors import DataError, Reason
 from swim.train.run import train
-from swim.train.skipping import CountingCollator, SkippedRecords, TooManyBadRecords, unpack
+from swim.train.skipping import COUNTS, CountingCollator, SkippedRecords, TooManyBadRecords, unpack
 
 from .conftest import log_entries
 
@@ -61,10 +61,11 @@ BAD = {
     Reason.TIMEOUT: [lambda record: record.update(video="hangs.mp4")],
     Reason.TOO_LONG: [lambda record: conversation(record, 1, "The <ins>dog</ins> " + "is plain " * 200)],
 }
-# What is not wrong, but counted: (resized_masks, frames_past_end).
+# What is not wrong, but counted: (resized_masks, frames_past_end, stray_placeholders).
 ODD = [
-    (with_masks(_0={"size": [167, 169], "counts": [0, 167 * 169]}), (1, 0)),
-    (with_masks(_0=FULL, _2=None, _9999=FULL), (0, 1)),
+    (with_masks(_0={"size": [167, 169], "counts": [0, 167 * 169]}), (1, 0, 0)),
+    (with_masks(_0=FULL, _2=None, _9999=FULL), (0, 1, 0)),
+    (lambda record: conversation(record, 0, " <video>\nWhat of the <ins>dog</ins>?\n<video>"), (0, 0, 2)),
 ]
 
 
@@ -110,7 +111,7 @@ def test_skipping_leaves_every_good_sample_as_it_is(dirty, collator):
     """Batch by batch: what remains is exactly what the good records alone would have given."""
     rows = list(load_mixture(dirty / "train.yaml").dataset)
     counting = CountingCollator(collator, skip=True)
-    reasons, counts = Counter(), torch.zeros(4, dtype=torch.int64)
+    reasons, counts = Counter(), torch.zeros(5, dtype=torch.int64)
     for start in range(0, len(rows), 3):
         batch = counting(rows[start : start + 3])
         counts += batch.pop("data_counts")
@@ -141,7 +142,7 @@ def test_a_run_over_dirt_counts_by_reason_and_ends(configure, dirty, capsys):
         assert record["index"].startswith("videorefer_dirt_") and record["index"] in entry["record"]
         assert entry["file"].endswith("train.json") and len(entry["sha256"]) == 64
     last = log_entries(folder, "skipped_records")[-1]
-    assert (last["skipped_records"], last["resized_masks"], last["frames_past_end"]) == (len(skipped), 1, 1)
+    assert [last[name] for name in COUNTS[1:]] == [len(skipped), 1, 1, 2]
     assert "skipped 3 record(s): no usable mask" in capsys.readouterr().out
 
     # Its own list of what was skipped keeps those records out from the start.

@@ -23,7 +23,7 @@ from swim.data.records import (
     refuse_without_masks,
     turn_text,
 )
-from swim.data.tags import strip_tags
+from swim.data.tags import strip_placeholders, strip_tags
 from swim.errors import DataError, Reason
 
 # The question of a Bench-D item that has a caption only; <object> stands for the object's name.
@@ -137,12 +137,13 @@ def parse_bench_q(raw: dict, where: str, data_root: str | Path) -> BenchQ:
     where = describe(raw, where)
     item = check_layout(_RawBenchQ, raw, where)
     try:
-        strip_tags(item.question)
+        question, _ = strip_placeholders(item.question)
+        strip_tags(question)
         return BenchQ(
             where=where,
             id=item.id,
             path=item.path(data_root),
-            question=item.question,
+            question=question,
             options=tuple(item.options),
             answer=item.answer,
             type=item.type,
@@ -162,9 +163,9 @@ def parse_bench_d(raw: dict, where: str, data_root: str | Path) -> BenchD:
     where = describe(raw, where)
     item = check_layout(_RawBenchD, raw, where)
     question, reference = DEFAULT_QUESTION, item.caption
-    if item.conversations is not None:
-        (_, question), (_, reference) = (turn_text(turn) for turn in item.conversations)
     try:
+        if item.conversations is not None:
+            (_, question, _), (_, reference, _) = (turn_text(turn) for turn in item.conversations)
         strip_tags(question)
         strip_tags(reference)
         return BenchD(
@@ -218,8 +219,8 @@ def parse_videorefer(raw: dict, where: str, data_root: str | Path) -> VideoRefer
     """
     where = describe(raw, where)
     item = check_layout(_RawVideoRefer, raw, where)
-    turns = [Turn(*turn_text(turn), [], []) for turn in item.conversations or []]
     try:
+        turns = [Turn(*turn_text(turn)[:2], [], []) for turn in item.conversations or []]
         instances = item.instances()
         refuse_without_masks(instances)
         objects = _named_objects([turn.text for turn in turns], len(instances))

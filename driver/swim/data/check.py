@@ -42,6 +42,12 @@ from swim.files import append_json_lines, read_json_lines, write_atomically
 from swim.lock import alone_in
 
 LEVELS = ("none", "header", "full")
+# What is counted but makes no record bad.
+ODD = {
+    "resized_masks": "masks one pixel off (resized)",
+    "frames_past_end": "annotated frames past the end (left out)",
+    "stray_placeholders": "placeholders besides a leading one (removed)",
+}
 ROWS_PER_TASK = 32
 
 console = Console(soft_wrap=True)
@@ -56,12 +62,14 @@ class Checker:
         self.collator, self.reader = None, SampleReader(settings)
         if model is not None:
             self.collator = SwimCollator(
-                AutoProcessor.from_pretrained(model), AutoConfig.from_pretrained(model), settings
+                AutoProcessor.from_pretrained(model, trust_remote_code=False),
+                AutoConfig.from_pretrained(model, trust_remote_code=False),
+                settings,
             )
             self.reader = self.collator.reader
 
     def __call__(self, number: int) -> dict:
-        """{"row", and for a bad record "record", "reason", "message", else "tokens", "resized_masks", "frames_past_end"}."""
+        """{"row", and for a bad record "record", "reason", "message", else "tokens" and the counts of ODD}."""
         try:
             return {"row": number, **self._walk(self.rows[number])}
         except DataError as error:
@@ -74,7 +82,7 @@ class Checker:
             text_tokens, room = self.collator.measure(record)
         if self.level == "none":
             self.reader.check_files(record)
-            return {}
+            return {"stray_placeholders": record.stray_placeholders}
         if self.level == "full":
             found = self.reader.read(record, room)
             visual_tokens = self.reader.visual_tokens(found.clip)
@@ -82,7 +90,8 @@ class Checker:
         else:
             visual_tokens, resized, past_end = self.reader.check_header(record, room)
         tokens = None if text_tokens is None else text_tokens + visual_tokens
-        return {"tokens": tokens, "resized_masks": resized, "frames_past_end": past_end}
+        odd = {"resized_masks": resized, "frames_past_end": past_end, "stray_placeholders": record.stray_placeholders}
+        return {"tokens": tokens, **odd}
 
 
 _checker: Checker | None = None  # of this worker process
@@ -158,7 +167,7 @@ def summarise(results: list[dict]) -> dict:
     reasons = Counter(result["reason"] for result in results if "reason" in result)
     tokens = sorted(result["tokens"] for result in results if result.get("tokens") is not None)
     summary = {"records": len(results), "bad": reasons.total(), "by_reason": dict(reasons.most_common())}
-    for name in ("resized_masks", "frames_past_end"):
+    for name in ODD:
         summary[name] = sum(result.get(name, 0) for result in results)
     if tokens:
         summary["tokens"] = {
@@ -187,10 +196,7 @@ def print_report(report: dict, output: Path):
     table.add_column("records", justify="right")
     for reason, count in report["by_reason"].items():
         table.add_row(reason, f"{count:,}")
-    for name, meaning in (
-        ("resized_masks", "masks one pixel off (resized)"),
-        ("frames_past_end", "annotated frames past the end (left out)"),
-    ):
+    for name, meaning in ODD.items():
         table.add_row(meaning, f"{report[name]:,}", style="dim")
     console.print(table)
     if "tokens" in report:

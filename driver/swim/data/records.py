@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
-from swim.data.tags import Span, assign_instances, strip_tags
+from swim.data.tags import Span, assign_instances, refuse_placeholders, strip_placeholders, strip_tags
 from swim.errors import DataError, Reason
 
 # How the original VideoRefer layout writes an object; group 1 is its number, None for an unnumbered one.
 VIDEOREFER_OBJECT = re.compile(r"<object(\d+)>|<region>")
-_LEADING = ("<video>", "<image>")
 _ROLES = {"human": "user", "gpt": "assistant"}
 
 
@@ -108,7 +107,7 @@ class Record:
     where: file and record, for messages. path: the video file, frame folder or image, a URL as text; the frames
     themselves when they are listed; None for text alone. is_image: an image. instances: for each instance {frame number: segmentation},
     usable ones only; [] when the record is not supervised. fps: rate of a frame folder or frame list, None when nobody
-    says; a video file has its own.
+    says; a video file has its own. stray_placeholders: how many <video> and <image> were removed from its questions.
     """
 
     where: str
@@ -117,6 +116,7 @@ class Record:
     turns: list[Turn]
     instances: list[dict[int, Any]]
     fps: float | None = None
+    stray_placeholders: int = 0
 
     @property
     def annotated_frames(self) -> list[int]:
@@ -163,15 +163,12 @@ def check_order(turns: list[RawTurn]):
             raise ValueError(f"conversations: turn {number} should be from {expected}")
 
 
-def turn_text(turn: RawTurn) -> tuple[str, str]:
-    """(role, text) of a turn, without a literal <video> or <image> line at the start of a question."""
-    text = turn.value
+def turn_text(turn: RawTurn) -> tuple[str, str, int]:
+    """(role, text, stray placeholders) of a turn; see `strip_placeholders`. Raises DataError for those of an answer."""
     if turn.speaker == "human":
-        for placeholder in _LEADING:
-            if text.startswith(placeholder):
-                text = text.removeprefix(placeholder).removeprefix("\n")
-                break
-    return _ROLES[turn.speaker], text
+        return _ROLES[turn.speaker], *strip_placeholders(turn.value)
+    refuse_placeholders(turn.value)
+    return _ROLES[turn.speaker], turn.value, 0
 
 
 def refuse_without_masks(instances: list[dict[int, Any]]):
@@ -181,7 +178,8 @@ def refuse_without_masks(instances: list[dict[int, Any]]):
 
 
 def _build(raw: _RawRecord, where: str, root: Path, folder_fps: float | None) -> Record:
-    texts = [turn_text(turn) for turn in raw.conversations]
+    found = [turn_text(turn) for turn in raw.conversations]
+    texts, stray = [(role, text) for role, text, _ in found], sum(count for _, _, count in found)
     _refuse_videorefer(raw, [text for _, text in texts])
     supervised = bool(raw.annotation) and raw.data_source is None and "_qa_" not in str(raw.index or "")
     instances = raw.instances() if supervised else []
@@ -200,7 +198,8 @@ def _build(raw: _RawRecord, where: str, root: Path, folder_fps: float | None) ->
         turns.append(Turn(role, text, kept, named[used : used + len(kept)] if supervised else []))
         used += len(kept)
     path = raw.path(root) if raw.image is None else locate(raw.image, root)
-    return Record(where, path, raw.image is not None, turns, instances, folder_fps if raw.fps is None else raw.fps)
+    fps = folder_fps if raw.fps is None else raw.fps
+    return Record(where, path, raw.image is not None, turns, instances, fps, stray)
 
 
 def _refuse_videorefer(raw: _RawRecord, texts: list[str]):

@@ -32,6 +32,11 @@ class Sample:
     resized_masks: int = 0
     frames_past_end: int = 0
 
+    @property
+    def stray_placeholders(self) -> int:
+        """Of the record's questions."""
+        return self.record.stray_placeholders
+
 
 class SampleReader:
     """Turns rows of the mixture into samples, keeping up to `cache_gb` of decoded clips."""

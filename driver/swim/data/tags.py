@@ -1,4 +1,4 @@
-"""`<ins>...</ins>` tags: to character spans and to the instances that they name."""
+"""What stands in a text for something else: `<ins>...</ins>` tags, and the placeholder of the video or image."""
 
 import re
 from dataclasses import dataclass
@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from swim.errors import DataError, Reason
 
 _TAG = re.compile(r"<(/?)ins>")
+# What was meant as a tag, in other letters, with other brackets, or escaped as in HTML or JSON; tags themselves too.
+_OPENING, _CLOSING = r"(?:<|＜|&lt;|&#60;|\\u003c)", r"(?:>|＞|&gt;|&#62;|\\u003e)"
+_TAG_LIKE = re.compile(rf"{_OPENING}\s*[/\\]{{0,2}}\s*ins(?![a-z]).{{0,20}}?{_CLOSING}|{_OPENING}\s*[/\\]{{0,2}}\s*ins\b", re.I | re.S)
+_PLACEHOLDER = r"<\s*(?:video|image)\s*>"
+_PLACEHOLDER_LIKE = re.compile(rf"{_OPENING}\s*(?:video|image)\s*/?\s*{_CLOSING}", re.I)
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,9 @@ def strip_tags(text: str) -> tuple[str, list[Span]]:
     """The text without tags and the span of each tag, in order.
 
     Example: "a <ins>dog</ins>." -> ("a dog.", [Span(2, 5, "dog")]).
-    Raises DataError for an unclosed, unopened, nested or empty tag.
+    Raises DataError for an unclosed, unopened, nested or empty tag, and for what is almost a tag, such as <INS>.
     """
+    _refuse_almost_tags(text)
     clean, spans, opened, read = "", [], None, 0
     for tag in _TAG.finditer(text):
         clean += text[read : tag.start()]
@@ -46,6 +52,43 @@ def strip_tags(text: str) -> tuple[str, list[Span]]:
     if opened is not None:
         raise _misfit(f"unclosed <ins> in {_shorten(text)}; add </ins> after the noun")
     return clean + text[read:], spans
+
+
+def strip_placeholders(text: str) -> tuple[str, int]:
+    """A question without the placeholders of its video or image, and how many there were besides the one that may lead.
+
+    One <video> or <image>, and a line break after it, may stand at the very start. Others are removed, with the white
+    space around them, where they can be nothing else: at either end of the text.
+    Examples: "<video>\\nWhat?" -> ("What?", 0);  " <video>\\n<video> What?\\n<image>" -> ("What?", 3).
+    Raises DataError for one inside the text, and for what is almost one.
+    """
+    stray = 0
+    for leading in ("<video>", "<image>"):
+        if text.startswith(leading):
+            text = text.removeprefix(leading).removeprefix("\n")
+            break
+    while found := re.match(rf"\s*{_PLACEHOLDER}\s*", text, re.I) or re.search(rf"\s*{_PLACEHOLDER}\s*\Z", text, re.I):
+        text = text[: found.start()] + text[found.end() :]
+        stray += 1
+    refuse_placeholders(text)
+    return text, stray
+
+
+def refuse_placeholders(text: str):
+    """Raises DataError for a placeholder in a text that can hold none."""
+    found = _PLACEHOLDER_LIKE.search(text)
+    if found:
+        raise DataError(
+            f"the placeholder {found.group()} at character {found.start()} of {_shorten(text)} would be read as words; the "
+            "video or image stands at the start of the question by itself: remove the placeholder"
+        )
+
+
+def _refuse_almost_tags(text: str):
+    for found in _TAG_LIKE.finditer(text):
+        if not _TAG.fullmatch(found.group()):
+            shown = _shorten(found.group())
+            raise _misfit(f"{shown} at character {found.start()} of {_shorten(text)} is almost a tag; write <ins>noun</ins>")
 
 
 def assign_instances(phrases: list[str], instances: int, mentions: list[int] | None = None) -> list[int]:

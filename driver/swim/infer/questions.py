@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from swim.data.records import RawItem, RawTurn, Record, Source, Turn, check_layout, locate, turn_text
-from swim.data.tags import strip_tags
+from swim.data.records import RawItem, Record, Source, Turn, check_layout, locate
+from swim.data.tags import strip_placeholders, strip_tags
 from swim.errors import DataError
 from swim.video.sources import is_image_source
 
@@ -42,7 +42,7 @@ def visual_record(
     Raises DataError naming `where` for malformed tags, for an empty prompt and for an image that is none.
     """
     try:
-        _, prompt = turn_text(RawTurn(speaker="human", value=prompt))
+        prompt, _ = strip_placeholders(prompt)
         if not prompt.strip():
             raise DataError("the prompt is empty; ask something")
         if isinstance(image, Path) and not is_image_source(image):

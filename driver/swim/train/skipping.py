@@ -15,7 +15,7 @@ SKIPPED_FILE = "skipped.jsonl"
 # Of fewer records no share is taken: one bad record among the first ten is not yet 10 %.
 FEWEST_RECORDS = 100
 # What `data_counts` counts, in this order.
-COUNTS = ("records", "skipped_records", "resized_masks", "frames_past_end")
+COUNTS = ("records", "skipped_records", "resized_masks", "frames_past_end", "stray_placeholders")
 
 
 class TooManyBadRecords(Exception):
@@ -27,7 +27,7 @@ class CountingCollator:
 
     Nothing takes a bad record's place: the micro-batch shrinks, and an empty one becomes a text sample without labels,
     so that ranks keep equal step counts and a resumed run sees the same batches. Decoding happens in workers, so what
-    was met travels with the batch: `data_counts`, int64[4], see COUNTS, and `skipped`, uint8, only where there is
+    was met travels with the batch: `data_counts`, int64[5], see COUNTS, and `skipped`, uint8, only where there is
     something to tell: a JSON list of {"file", "position", "record", "reason", "message"}; `record_names`, uint8, of the
     records in the batch. All are for the trainer. notes: where a worker writes what it reads.
     """
@@ -49,8 +49,8 @@ class CountingCollator:
                 place = {"file": row["file"], "position": row["position"], "record": error.where}
                 skipped.append({**place, "reason": str(error.reason), "message": error.message})
         batch = self.collator(samples or [self.collator.empty_sample()])
-        masks = [sum(getattr(sample, name) for sample in samples) for name in COUNTS[2:]]
-        batch["data_counts"] = torch.tensor([len(rows), len(skipped), *masks])
+        odd = [sum(getattr(sample, name) for sample in samples) for name in COUNTS[2:]]
+        batch["data_counts"] = torch.tensor([len(rows), len(skipped), *odd])
         batch["record_names"] = pack([sample.record.where for sample in samples])
         if skipped:
             batch["skipped"] = pack(skipped)

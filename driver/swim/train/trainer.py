@@ -42,7 +42,8 @@ class SwimTrainer(SFTTrainer):
 
     text_loss; mask_loss (over micro-batches with a supervised pair); pointing and inside of the fused, supervised map;
     pairs and pairs_left_out: scored (token, step) pairs, and those whose mask covers no cell by 10 %. With a counting
-    collator also the run's skipped_records, resized_masks and frames_past_end so far, those that are not 0.
+    collator also the run's skipped_records, resized_masks, frames_past_end and stray_placeholders so far, those
+    that are not 0.
     supervised_share: of the samples; tokens_per_second and samples_per_second of all processes; data_s, compute_s,
     optimizer_s: a step's seconds, see StepClock; peak_memory_gb of the process that needs most.
 
@@ -202,7 +203,10 @@ class SwimTrainer(SFTTrainer):
         self._total_loss_scalar = between["total_loss"]
         self._globalstep_last_logged = between["last_logged"]
         self._sums["train"] = between["sums"]
-        self._met, self._met_in_run = between["met"], between["met_in_run"]
+        self._met_in_run = dict.fromkeys(COUNTS, 0) | between["met_in_run"]
+        self._met = between["met"]
+        if isinstance(self._met, torch.Tensor):  # an earlier release counted fewer things
+            self._met = torch.nn.functional.pad(self._met, (0, len(COUNTS) - len(self._met)))
         self.clock.restart(between["seconds"])
 
     def _between_logs_path(self, checkpoint: str) -> Path:
