@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
+from swim.data.bench import parse_bench_d
 from swim.eval import bench_d, compare
 from swim.eval.judge import DIMENSIONS
+from swim.eval.scores_d import make_cases
 
 from ..chat_server import Answer, ChatServer
 from ..killing import run_killed
@@ -184,3 +186,10 @@ def test_real_items_are_all_described(test_data, real_processor_dir, tmp_path):
         judge = ["--judge", "j", "--judge_base_url", server.url]
         assert bench_d.main([*options, *budget, *judge, "--output", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "report.json").read_text())["judged"] == 2
+
+
+def test_the_judge_does_not_see_what_a_model_thought(tmp_path):
+    item = {"id": "1", "video": "a.mp4", "caption": "A dog sits.", "annotation": []}
+    items = {"1": parse_bench_d(item, "bench.json, item 0", tmp_path)}
+    (case,) = make_cases(items, {"1": "<think>A cat? No, <ins>.</think>\nA <ins>dog</ins> sits."})
+    assert case.prediction == "A dog sits."

@@ -6,6 +6,7 @@ from swim.data.bench import BenchD
 from swim.data.tags import strip_tags
 from swim.eval.judge import DIMENSIONS, Case
 from swim.eval.stats import bootstrap_interval, rounded
+from swim.replies import without_reasoning
 
 
 def make_cases(items: dict[str, BenchD], answers: dict[str, str]) -> list[Case]:
@@ -15,8 +16,8 @@ def make_cases(items: dict[str, BenchD], answers: dict[str, str]) -> list[Case]:
 
 
 def _without_tags(answer: str) -> str:
-    """A model may write half a tag: plain replacement, no grammar."""
-    return answer.replace("<ins>", "").replace("</ins>", "")
+    """Without thinking too. A model may write half a tag: plain replacement, no grammar."""
+    return without_reasoning(answer).replace("<ins>", "").replace("</ins>", "")
 
 
 def summarise(items: dict[str, BenchD], scores: dict[str, dict], failures: dict[str, str], min_coverage: float) -> dict:
