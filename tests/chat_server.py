@@ -19,6 +19,8 @@ class Answer:
     hang_s: float = 0.0
     cut: bool = False
     body: bytes | None = None  # instead of a chat completion
+    drip_s: float = 0.0  # for so long a blank every 50 ms before the body, as proxies keep a connection alive
+    drip_headers: bool = False  # a header line instead of a blank
 
 
 class ChatServer:
@@ -69,6 +71,9 @@ class ChatServer:
             handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{")
             handler.close_connection = True
             return
+        if answer.drip_s:
+            _drip(handler, answer)
+            return
         body = answer.body if answer.body is not None else json.dumps(self._body(request, answer)).encode()
         try:
             handler.send_response(answer.status)
@@ -97,3 +102,19 @@ class ChatServer:
             ],
             "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
         }
+
+
+def _drip(handler: BaseHTTPRequestHandler, answer: Answer):
+    """Bytes that come so often that no single wait is long, and never end."""
+    handler.close_connection = True
+    end = time.monotonic() + answer.drip_s
+    try:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+        if not answer.drip_headers:
+            handler.wfile.write(b"Content-Length: 100000\r\n\r\n")
+        while time.monotonic() < end:
+            handler.wfile.write(b"X-Wait: 1\r\n" if answer.drip_headers else b" ")
+            handler.wfile.flush()
+            time.sleep(0.05)
+    except (BrokenPipeError, ConnectionResetError):
+        return

@@ -1,9 +1,21 @@
-"""Files that survive a kill: whole or not there, and lines of which a torn one harms nothing; sizes for people."""
+"""Files that survive a kill: whole or not there, and lines of which a torn one harms nothing; texts of any editor; sizes
+for people."""
 
+import codecs
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from swim.errors import DataError, Reason
+
+# How the text of an editor begins that does not write UTF-8; the longer marks first.
+_OTHER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 def write_atomically(path: Path, text: str):
@@ -47,6 +59,34 @@ def read_json_lines(path: Path) -> Iterator[dict]:
             yield json.loads(line)
         except ValueError:  # empty or torn
             continue
+
+
+def other_encoding(beginning: bytes) -> str | None:
+    """ "UTF-16" or "UTF-32" for a text that begins so, with its mark or without; None for UTF-8."""
+    for mark, name in _OTHER_MARKS.items():
+        if beginning.startswith(mark):
+            return name
+    zeros = [not byte for byte in beginning[:4]]
+    return "UTF-16 or UTF-32" if any(zeros[:2]) or any(zeros[2:4]) else None
+
+
+def decode_text(content: bytes, where: str) -> str:
+    """The text of a file in UTF-8, without a byte order mark.
+
+    Raises DataError naming `where` and the encoding, or the place of the first byte that is no UTF-8.
+    """
+    other = other_encoding(content[:4])
+    if other is not None:
+        raise DataError(f"expected UTF-8, found {other}; save the file as UTF-8", where, Reason.UNREADABLE)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"expected UTF-8, found {error.object[error.start : error.start + 1]!r} at byte {error.start:,}; save the file "
+            "as UTF-8",
+            where,
+            Reason.UNREADABLE,
+        ) from None
 
 
 def human_bytes(count: float) -> str:

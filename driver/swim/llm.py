@@ -1,22 +1,24 @@
-"""Asking any OpenAI-compatible model: concurrent, with back-off, within a budget, never twice for the same question.
+"""Asking any OpenAI-compatible model: with back-off, within a budget and a time, never twice for the same question.
 
 The key comes from OPENAI_API_KEY alone. It is handed to the client and to nothing else: no log, file or message holds it.
 """
 
+import asyncio
 import hashlib
 import json
+import math
 import os
-import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import openai
 import tenacity
+
+from swim.reply_cache import Reply, ReplyCache
+from swim.replies import BadReply, credit_is_used_up, read_completion, words_of
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 CHARACTERS_PER_TOKEN = 4  # a rule of thumb for estimates; bills count real tokens
@@ -24,8 +26,16 @@ IMAGE_TOKENS = 255  # of a picture of at most 512 x 512 pixels, by OpenAI's tile
 # US dollars per million tokens (input, output), list prices of 2025 for the judges that papers name.
 KNOWN_PRICES = {"gpt-4o-2024-11-20": (2.5, 10.0), "gpt-4o-2024-08-06": (2.5, 10.0), "gpt-4o-mini": (0.15, 0.6)}
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+_LONGEST_WAIT_S = 60.0
+# What a server may not take -> how it is asked instead, in words for a report.
+_ADAPTATIONS = {
+    "max_tokens": "max_completion_tokens instead of max_tokens",
+    "temperature": "no temperature: the server's default",
+    "response_format": "no response_format: the prompt asks for JSON",
+}
+_SCHEMA_WORDS = ("response_format", "response format", "json_schema", "json schema", "json_object", "structured", "guided")
+_NOT_TAKEN = ("not supported", "unsupported", "not permitted", "unexpected", "unknown", "unrecognized", "instead", "extra")
+_TOO_MUCH = ("too large", "too long", "maximum context", "context length", "exceed")
 
 
 class AskFailed(Exception):
@@ -40,9 +50,12 @@ class ServiceRefuses(Exception):
 class Endpoint:
     """Which model answers, and how it is asked.
 
-    base_url: of the API, such as http://localhost:8000/v1; None is OpenAI's. timeout_s: of one request. concurrency:
-    requests at a time. attempts: of one question, with exponential back-off from `backoff_s` and jitter. prices: US
-    dollars per million input and output tokens, None where unknown. max_requests, max_usd: limits of one run.
+    base_url: of the API, such as http://localhost:8000/v1; None is OpenAI's.
+    timeout_s: of one request, from its first byte to the last of its reply.
+    concurrency: requests at a time.
+    attempts: of one question, with exponential back-off from `backoff_s` and jitter.
+    prices: US dollars per million input and output tokens, None where unknown.
+    max_requests, max_usd: limits of one run.
     """
 
     model: str
@@ -62,52 +75,14 @@ class Endpoint:
             object.__setattr__(self, "prices", KNOWN_PRICES.get(self.model))
         if self.max_usd is not None and self.prices is None:
             raise ValueError(f"max_usd needs the prices of {self.model}; give them in US dollars per million tokens")
+        if not 0 < self.timeout_s < math.inf:
+            raise ValueError(f"timeout_s must be a positive number of seconds, found {self.timeout_s}")
 
     def usd(self, prompt_tokens: int, completion_tokens: int) -> float | None:
         """US dollars, None where the model's prices are unknown."""
         if self.prices is None:
             return None
         return (prompt_tokens * self.prices[0] + completion_tokens * self.prices[1]) / 1e6
-
-
-@dataclass(frozen=True)
-class Reply:
-    """text: as the model wrote it. cached: it had been paid for before."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    cached: bool
-
-
-class ReplyCache:
-    """Replies by the content of their question, in one SQLite file; a reply that was stored survives any kill."""
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        try:
-            self._database = sqlite3.connect(self.path, check_same_thread=False, timeout=60, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT NOT NULL, prompt_tokens INTEGER, "
-                "completion_tokens INTEGER, model TEXT, created TEXT)"
-            )
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{self.path}: not a cache of replies ({error}); move it away") from None
-
-    def get(self, key: str) -> Reply | None:
-        query = "SELECT text, prompt_tokens, completion_tokens FROM replies WHERE key = ?"
-        with self._lock:
-            row = self._database.execute(query, (key,)).fetchone()
-        return None if row is None else Reply(*row, cached=True)
-
-    def put(self, key: str, reply: Reply, model: str):
-        row = (key, reply.text, reply.prompt_tokens, reply.completion_tokens, model, datetime.now(UTC).isoformat())
-        with self._lock:
-            self._database.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
 class Asker:
@@ -123,17 +98,23 @@ class Asker:
         self.endpoint = endpoint
         self.cache = cache
         self.requests = self.prompt_tokens = self.completion_tokens = 0
-        self._client = openai.OpenAI(
+        self._client = openai.AsyncOpenAI(
             api_key=key or "none", base_url=endpoint.base_url, timeout=endpoint.timeout_s, max_retries=0
         )
+        self._loop = _loop_of(self)
         self._lock = threading.Lock()
         self._in_flight: dict[str, threading.Lock] = {}
         self._refusal: ServiceRefuses | None = None
-        self._takes_schema = True
+        self._not_taken: frozenset[str] = frozenset()
 
     @property
     def usd(self) -> float | None:
         return self.endpoint.usd(self.prompt_tokens, self.completion_tokens)
+
+    @property
+    def adaptations(self) -> list[str]:
+        """How the server had to be asked otherwise than it was to be, in words for a report."""
+        return [words for name, words in _ADAPTATIONS.items() if name in self._not_taken]
 
     def ask(self, messages: list[dict], schema: dict | None = None) -> Reply:
         """The reply to a chat; `schema`, a JSON schema, asks for structured output where the server knows it.
@@ -158,6 +139,10 @@ class Asker:
 
     def _send(self, messages: list[dict], schema: dict | None) -> Reply:
         endpoint = self.endpoint
+        try:
+            json.dumps(messages, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise AskFailed("the question holds half a character (a lone surrogate); mend its text") from None
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(endpoint.attempts),
             wait=_Backoff(endpoint.backoff_s),
@@ -165,52 +150,70 @@ class Asker:
             reraise=True,
         )
         try:
-            reply = retrying(self._send_once, messages, schema)
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise self._refuse(
-                f"HTTP {error.status_code}: {_short(error)}; check {KEY_VARIABLE}, model and base_url"
-            ) from None
-        except openai.RateLimitError as error:
-            if _is_quota(error):
-                raise self._refuse(f"the quota is used up: {_short(error)}") from None
-            raise AskFailed(f"too many requests, {endpoint.attempts} attempts: {_short(error)}") from None
-        except openai.APITimeoutError:
-            raise AskFailed(f"no answer within {endpoint.timeout_s} s, {endpoint.attempts} attempts") from None
-        except (openai.OpenAIError, _EmptyReply, ValueError) as error:
-            raise AskFailed(f"{type(error).__name__}: {_short(error)}") from None
-        return reply
+            return retrying(self._send_once, messages, schema)
+        except (openai.APITimeoutError, TimeoutError):
+            raise AskFailed(f"no answer within {endpoint.timeout_s:g} s, {endpoint.attempts} attempts") from None
+        except openai.APIStatusError as error:
+            raise self._failure(error) from None
+        except BadReply as error:
+            raise (self._refuse(_safe(str(error))) if error.refuses else AskFailed(_safe(str(error)))) from None
+        except (openai.OpenAIError, ValueError) as error:
+            raise AskFailed(f"{type(error).__name__}: {_safe(str(error))}") from None
+
+    def _failure(self, error: openai.APIStatusError) -> Exception:
+        """What a status that is an error means for this question or for all, in the provider's own words."""
+        status, words = error.status_code, _safe(_words(error))
+        if status == 402 or credit_is_used_up(words) or credit_is_used_up(f"{error.code} {error.type}"):
+            return self._refuse(f"HTTP {status}: the credit or quota is used up: {words}")
+        if status in (401, 403, 404):
+            return self._refuse(f"HTTP {status}: {words}; check {KEY_VARIABLE}, model and base_url")
+        if status == 429:
+            return AskFailed(f"too many requests, {self.endpoint.attempts} attempts: {words}")
+        return AskFailed(f"HTTP {status}: {words}")
 
     def _send_once(self, messages: list[dict], schema: dict | None) -> Reply:
-        self._claim()
-        arguments: dict[str, Any] = {}
-        if schema is not None and self._takes_schema:
-            json_schema = {"name": "reply", "schema": schema, "strict": True}
-            arguments["response_format"] = {"type": "json_schema", "json_schema": json_schema}
-        endpoint = self.endpoint
-        try:
-            answer = self._client.chat.completions.create(
-                model=endpoint.model,
-                messages=messages,
-                temperature=endpoint.temperature,
-                max_tokens=endpoint.max_tokens,
-                **arguments,
-            )
-        except openai.BadRequestError as error:
-            if arguments and "response_format" in str(error):  # an older server: the prompt asks for JSON too
-                self._takes_schema = False
-                return self._send_once(messages, schema)
-            raise
-        choices = getattr(answer, "choices", None)
-        text = choices[0].message.content if choices else None
-        usage = getattr(answer, "usage", None)
-        prompt_tokens = usage.prompt_tokens if usage else estimate_tokens(messages)
-        completion_tokens = usage.completion_tokens if usage else len(text or "") // CHARACTERS_PER_TOKEN
+        for _ in range(1 + len(_ADAPTATIONS)):
+            self._claim()
+            not_taken = self._not_taken
+            try:
+                completion = read_completion(self._request(messages, self._arguments(schema, not_taken)))
+                break
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                unwanted = _unwanted(_words(error), error.param) - not_taken
+                if not unwanted:
+                    raise
+                with self._lock:
+                    self._not_taken |= unwanted
+        prompt_tokens, completion_tokens = completion.prompt_tokens, completion.completion_tokens
+        if prompt_tokens is None:
+            prompt_tokens = estimate_tokens(messages)
+        if completion_tokens is None:
+            completion_tokens = len(completion.text) // CHARACTERS_PER_TOKEN
         with self._lock:
             self.prompt_tokens += prompt_tokens
             self.completion_tokens += completion_tokens
-        if not text or not text.strip():
-            raise _EmptyReply("the reply is empty")
-        return Reply(text, prompt_tokens, completion_tokens, cached=False)
+        return Reply(completion.text, prompt_tokens, completion_tokens, cut_off=completion.cut_off)
+
+    def _arguments(self, schema: dict | None, not_taken: frozenset[str]) -> dict[str, Any]:
+        endpoint = self.endpoint
+        tokens = "max_completion_tokens" if "max_tokens" in not_taken else "max_tokens"
+        arguments: dict[str, Any] = {"model": endpoint.model, tokens: endpoint.max_tokens}
+        if "temperature" not in not_taken:
+            arguments["temperature"] = endpoint.temperature
+        if schema is not None and "response_format" not in not_taken:
+            json_schema = {"name": "reply", "schema": schema, "strict": True}
+            arguments["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+        return arguments
+
+    def _request(self, messages: list[dict], arguments: dict[str, Any]) -> bytes:
+        """The body of the reply. Raises TimeoutError after `timeout_s`, however many bytes trickle in until then."""
+
+        async def request() -> bytes:
+            create = self._client.chat.completions.with_raw_response.create
+            async with asyncio.timeout(self.endpoint.timeout_s):
+                return (await create(messages=messages, **arguments)).content
+
+        return asyncio.run_coroutine_threadsafe(request(), self._loop).result()
 
     def _claim(self):
         """Counts a request, unless the service or the budget is at its end."""
@@ -229,43 +232,65 @@ class Asker:
         return self._refusal
 
 
-class _EmptyReply(Exception):
-    pass
+def _loop_of(asker: Asker) -> asyncio.AbstractEventLoop:
+    """An event loop in a thread of its own, for as long as the asker lives: its requests can be given up at any moment."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="asker", daemon=True).start()
+    weakref.finalize(asker, loop.call_soon_threadsafe, loop.stop)
+    return loop
+
+
+def _unwanted(words: str, parameter: str | None) -> set[str]:
+    """Which of our parameters a server says that it does not take, by its words; {} for any other complaint."""
+    text = words.lower()
+    if any(sign in text for sign in _TOO_MUCH):
+        return set()
+    if parameter in _ADAPTATIONS:
+        return {parameter}
+    if "max_tokens" in text and any(sign in text for sign in ("max_completion_tokens", *_NOT_TAKEN)):
+        return {"max_tokens"}
+    if "temperature" in text:
+        return {"temperature"}
+    return {"response_format"} if any(sign in text for sign in _SCHEMA_WORDS) else set()
 
 
 class _Backoff(tenacity.wait.wait_base):
     """What Retry-After asks for, else exponential with full jitter, 60 s at most."""
 
     def __init__(self, first_s: float):
-        self.exponential = tenacity.wait_random_exponential(multiplier=first_s, max=60)
+        self.exponential = tenacity.wait_random_exponential(multiplier=first_s, max=_LONGEST_WAIT_S)
 
     def __call__(self, retry_state) -> float:
         response = getattr(retry_state.outcome.exception(), "response", None)
         asked = response.headers.get("retry-after") if response is not None else None
         try:
-            return min(float(asked), 60.0)
+            seconds = float(asked)
         except (TypeError, ValueError):  # absent, or a date
-            return self.exponential(retry_state)
+            seconds = math.nan
+        return min(seconds, _LONGEST_WAIT_S) if seconds >= 0 else self.exponential(retry_state)
 
 
 def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, openai.RateLimitError):
-        return not _is_quota(error)
     if isinstance(error, openai.APIStatusError):
-        return error.status_code >= 500 or error.status_code in (408, 409)
-    # A cut connection, a time-out, a body that is no JSON, an empty reply.
-    return isinstance(error, (openai.APIConnectionError, openai.APIResponseValidationError, _EmptyReply, ValueError))
+        if credit_is_used_up(f"{_words(error)} {error.code} {error.type}"):
+            return False
+        return error.status_code >= 500 or error.status_code in (408, 409, 429)
+    if isinstance(error, BadReply):
+        return error.again
+    # A cut connection, a time-out.
+    return isinstance(error, (openai.APIConnectionError, TimeoutError))
 
 
-def _is_quota(error: openai.RateLimitError) -> bool:
-    return "insufficient_quota" in (error.code, error.type) or "insufficient_quota" in str(error)
+def _words(error: openai.APIStatusError) -> str:
+    """The provider's own words, else the client's."""
+    return words_of(error.body) if error.body else str(error)
 
 
-def _short(error: Exception) -> str:
-    """A message for people, without what the client may have been configured with."""
-    text = " ".join(str(error).split())
+def _safe(text: str) -> str:
+    """A message for people, in one line, without what the client may have been configured with."""
+    text = " ".join(text.split())
     key = os.environ.get(KEY_VARIABLE)
-    return (text.replace(key, "***") if key else text)[:200]
+    return (text.replace(key, "***") if key else text)[:300]
 
 
 def estimate_tokens(messages: Iterable[dict]) -> int:
@@ -275,36 +300,3 @@ def estimate_tokens(messages: Iterable[dict]) -> int:
     texts = [part if isinstance(part, str) else part.get("text", "") for part in parts]
     images = sum(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
     return sum(map(len, texts)) // CHARACTERS_PER_TOKEN + images * IMAGE_TOKENS
-
-
-def run_concurrently(
-    tasks: Iterable[Task], function: Callable[[Task], Result], concurrency: int
-) -> Iterator[tuple[Task, Result]]:
-    """(task, function(task)) as they get ready, `concurrency` at a time, never more than twice as many waiting.
-
-    When a call raises, no new one starts, what those under way give comes too, and then the error goes on.
-    """
-    waiting: dict[Future, Task] = {}
-    pool = ThreadPoolExecutor(concurrency)
-    try:
-        for task in tasks:
-            waiting[pool.submit(function, task)] = task
-            if len(waiting) >= 2 * concurrency:
-                yield from _collect(waiting)
-        while waiting:
-            yield from _collect(waiting)
-    except Exception:
-        pool.shutdown(cancel_futures=True)
-        for future, task in waiting.items():
-            if not future.cancelled() and future.exception() is None:
-                yield task, future.result()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _collect(waiting: dict[Future, Task]) -> Iterator[tuple[Task, Any]]:
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
-        task = waiting.pop(future)
-        yield task, future.result()

@@ -19,7 +19,8 @@ from swim.data.collator import SwimCollator
 from swim.data.masks import cover_cells
 from swim.data.records import parse_record
 from swim.data.settings import DataSettings
-from swim.llm import Asker, Endpoint, ReplyCache
+from swim.llm import Asker, Endpoint
+from swim.reply_cache import ReplyCache
 from swim.train.run import train
 from swim.video.clip import VisualBudget
 

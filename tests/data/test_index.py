@@ -15,6 +15,7 @@ import pytest
 
 from swim.data import index
 from swim.data.index import CacheError, open_index
+from swim.data.records import parse_record
 from swim.errors import DataError
 
 RECORDS = [
@@ -106,12 +107,23 @@ def test_the_same_bytes_under_another_ending_are_another_thing(tmp_path):
 
 
 def test_bad_files_are_named_every_time_and_leave_nothing(tmp_path, cache):
-    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": "\\ud800"}')
     (tmp_path / "b.json").write_text('[{"a": 1}, {"a": ' + "[" * 2000 + "]" * 2000 + "}]")
-    for name in ("a.jsonl", "b.json", "a.jsonl"):
+    for name in ("b.json", "b.json"):
         with pytest.raises(DataError, match=f"{name}, record 1: cannot be kept as text"):
             open_index(tmp_path / name)
     assert arrow_bytes(cache) == [] and not list((cache / "building").iterdir())
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_half_a_character_is_a_fault_of_its_record_alone(tmp_path, ending):
+    """The index holds the file; the record is refused when it is read, as others are that do not fit."""
+    lines = ['{"a": "whole"}', '{"a": "half \\ud800 b"}', '{"a": "😀"}']
+    text = "\n".join(lines) if ending == "jsonl" else f"[{','.join(lines)}]"
+    (tmp_path / f"a.{ending}").write_text(text, encoding="utf-8")
+    rows = [json.loads(row["record"])["a"] for row in open_index(tmp_path / f"a.{ending}").dataset]
+    assert rows[0] == "whole" and rows[2] == "😀"
+    with pytest.raises(DataError, match="half a character"):
+        parse_record({"conversations": [], "a": rows[1]}, "a, record 1", tmp_path)
 
 
 def test_a_killed_build_leaves_nothing_that_is_trusted(tmp_path, cache, monkeypatch):

@@ -247,3 +247,10 @@ def test_urls_are_taken_as_they_stand_and_paths_below_the_root():
     assert parse_record({"image": "data:image/png;base64,AA", "conversations": turns}, "here", "/root").is_image
     frames = parse_record({"video": ["a.jpg", "https://host/b.jpg"], "conversations": turns}, "here", "/root").path
     assert frames == (Path("/root/a.jpg"), "https://host/b.jpg")
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "\udc00", "\ufffe"])
+def test_half_a_character_is_named(half):
+    with pytest.raises(DataError, match=r"half a character .* after .*whole dog") as error:
+        parsed(conversations=[{"from": "human", "value": "<ins>whole dog" + half + "</ins>"}, {"from": "gpt", "value": "x"}])
+    assert str(error.value).encode()  # it can be printed

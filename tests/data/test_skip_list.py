@@ -53,5 +53,5 @@ def test_a_missing_list_is_named(tmp_path):
         SkipList.read(tmp_path / "none.jsonl")
     assert error.value.reason is Reason.MISSING
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff")
-    with pytest.raises(DataError, match="bytes.jsonl: no UTF-8 text"):
+    with pytest.raises(DataError, match="bytes.jsonl: expected UTF-8, found"):
         SkipList.read(tmp_path / "bytes.jsonl")

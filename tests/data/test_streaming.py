@@ -146,3 +146,43 @@ def test_floats_are_the_nearest_doubles(tmp_path):
     content = ('[{"a": [' + ",".join(texts) + "]}]").encode()
     (record,) = stream_records(file_of(tmp_path, content))
     assert record["a"] == [float(text) for text in texts] and math.copysign(1, record["a"][-1]) == -1
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".json.gz", ".jsonl.gz"])
+def test_a_byte_order_mark_is_passed_over(tmp_path, ending):
+    text = json.dumps(RECORDS) if "jsonl" not in ending else "".join(json.dumps(record) + "\n" for record in RECORDS)
+    content = b"\xef\xbb\xbf" + text.encode()
+    (tmp_path / f"marked{ending}").write_bytes(gzip.compress(content) if ending.endswith("gz") else content)
+    assert list(stream_records(tmp_path / f"marked{ending}")) == RECORDS
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("ending", [".json", ".jsonl"])
+def test_another_encoding_is_named(tmp_path, encoding, ending):
+    path = tmp_path / f"records{ending}"
+    path.write_text('[{"index": "a"}]' if ending == ".json" else '{"index": "a"}\n', encoding=encoding)
+    with pytest.raises(DataError, match=r"expected UTF-8, found UTF-(16|32).*; save the file as UTF-8"):
+        list(stream_records(path))
+
+
+HALVES = {
+    r"a \ud83d b": "a \ufffe b",
+    r"\ude00": "\ufffe",
+    r"\ud83d\ude00": "😀",
+    r"\uD83D\uDE00\ud83d": "😀\ufffe",
+    r"\ud83d\u0041": "\ufffeA",
+    r"\ud83d\ud83d\ude00": "\ufffe😀",
+    r"\\ud83d": r"\ud83d",
+    r"\\\ud83d": "\\\ufffe",
+    r"\n\"\u00e9\\": '\n"é\\',
+}
+
+
+@pytest.mark.parametrize("written", HALVES)
+def test_half_a_character_in_a_list_is_marked_wherever_a_block_ends(tmp_path, monkeypatch, written):
+    """yajl makes a question mark of it; blocks of every length cut the escapes at every place."""
+    path = tmp_path / "halves.json"
+    path.write_text('[{"a": "' + written + '", "b": "' + written * 3 + '"}, {"a": "😀"}]', encoding="utf-8")
+    for block_bytes in range(1, 40):
+        monkeypatch.setattr(streaming, "_BLOCK_BYTES", block_bytes)
+        assert list(stream_records(path)) == [{"a": HALVES[written], "b": HALVES[written] * 3}, {"a": "😀"}]

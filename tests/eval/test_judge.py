@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swim.eval.judge import DIMENSIONS, Case, UnusableReply, judge, parse_scores
-from swim.llm import Asker, AskFailed, Endpoint, ReplyCache
+from swim.llm import Asker, AskFailed, Endpoint
+from swim.reply_cache import ReplyCache
 
 from ..chat_server import ChatServer
 

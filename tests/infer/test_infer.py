@@ -240,6 +240,7 @@ BAD_LINES = {
     "malformed tags": ({**GOOD, "prompt": "the <ins>dog"}, "unclosed <ins>"),
     "an image that is none": ({"image": "clip.mp4", "prompt": PROMPT}, "expected an image"),
     "bad rate": ({**GOOD, "fps": 0}, "fps: "),
+    "half an emoji": ('{"video": "clip.mp4", "prompt": "half \\ud83d here"}', "half a character"),
     "id twice": ({**GOOD, "id": "1"}, "the id '1' is given twice"),
 }
 
@@ -254,6 +255,17 @@ def test_a_bad_line_is_named_before_anything_is_loaded(sources, tmp_path, capsys
     error = capsys.readouterr().err
     assert error.startswith(f"error: {path}, line 3") and message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_of_another_editor_is_read_or_named(sources, tmp_path, capsys):
+    line = json.dumps({**GOOD, "prompt": " "})
+    path = tmp_path / "questions.jsonl"
+    path.write_text(line, encoding="utf-8-sig")
+    assert main(["--model", "no model", "--batch", str(path)]) == 2
+    assert "line 1: the prompt is empty" in capsys.readouterr().err
+    path.write_text(line, encoding="utf-16")
+    assert main(["--model", "no model", "--batch", str(path)]) == 2
+    assert capsys.readouterr().err.endswith("expected UTF-8, found UTF-16; save the file as UTF-8\n")
 
 
 def test_a_batch_without_questions_is_refused(tmp_path, capsys):

@@ -23,7 +23,8 @@ from swim.construct.inputs import Estimate, survey
 from swim.construct.rewriter import Rewriter, RewriteSettings
 from swim.construct.run import REPLIES, construct
 from swim.errors import DataError
-from swim.llm import Asker, Endpoint, ReplyCache, ServiceRefuses
+from swim.llm import Asker, Endpoint, ServiceRefuses
+from swim.reply_cache import ReplyCache
 
 console = Console(soft_wrap=True)
 

@@ -31,7 +31,8 @@ from swim.data.bench import DEFAULT_QUESTION
 from swim.data.tags import strip_tags
 from swim.errors import DataError
 from swim.files import write_atomically
-from swim.llm import Asker, ReplyCache, ServiceRefuses
+from swim.llm import Asker, ServiceRefuses
+from swim.reply_cache import ReplyCache
 from swim.video.clip import VisualBudget, read_header
 
 QUESTION = "<video>\n" + DEFAULT_QUESTION.replace("<object>", "<object0>")

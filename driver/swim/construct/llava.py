@@ -31,7 +31,7 @@ from swim.data.records import parse_record
 from swim.data.streaming import stream_records
 from swim.errors import DataError, Reason
 from swim.files import write_atomically
-from swim.llm import run_concurrently
+from swim.concurrently import run_concurrently
 from swim.video.clip import VisualBudget, read_clip
 
 _STRATA = ("duration", "source")

@@ -17,6 +17,7 @@ from pycocotools import mask as coco
 
 from swim.data.masks import decode_mask
 from swim.errors import DataError, Reason
+from swim.files import decode_text
 
 Masks = dict[str, dict[int, dict]]
 _FRAME = re.compile(r"(\d+)")
@@ -182,6 +183,6 @@ def _number(path: Path) -> int:
 
 def _load(path: Path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(decode_text(path.read_bytes(), str(path)))
     except ValueError as error:
         raise DataError(f"malformed JSON: {error}", str(path)) from None

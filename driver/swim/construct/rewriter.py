@@ -6,7 +6,8 @@ from swim.construct.checks import Refusal, Refused, accept, accept_synonyms
 from swim.construct.prompt import ask_again, messages_of, parse_reply, schema_of
 from swim.construct.tasks import Kind, Task
 from swim.errors import DataError
-from swim.llm import Asker, AskFailed, Reply
+from swim.llm import Asker, AskFailed
+from swim.reply_cache import Reply
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from swim.construct.rewriter import Outcome, Rewriter
 from swim.construct.tasks import Kind, NothingToRewrite, read_task
 from swim.errors import DataError
 from swim.files import write_atomically
-from swim.llm import Asker, ServiceRefuses, run_concurrently
+from swim.concurrently import run_concurrently
+from swim.llm import Asker, ServiceRefuses
 from swim.lock import alone_in
 
 REPLIES = "replies.sqlite"
@@ -191,6 +192,7 @@ def _provenance(ledger: Ledger, rewriter: Rewriter, shard_size: int, stopped: Se
         "model": endpoint.model,
         "host": None if endpoint.base_url is None else urlsplit(endpoint.base_url).netloc.rpartition("@")[2],
         "temperature": endpoint.temperature,
+        "adaptations": asker.adaptations,
         "prompt_version": PROMPT_VERSION,
         "settings": {**asdict(rewriter.settings), "shard_size": shard_size, "max_tokens": endpoint.max_tokens},
         "inputs": inputs,

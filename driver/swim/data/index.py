@@ -16,7 +16,7 @@ from swim.data.streaming import file_ending, stream_records
 from swim.errors import DataError, Reason
 
 _SCHEMA = pa.schema([("position", pa.int32()), ("record", pa.string()), ("annotation", pa.string())])
-_LAYOUT = "v1"  # of what is written; another layout is another folder
+_LAYOUT = "v2"  # of what is written; another layout is another folder
 _ROWS = "records.arrow"
 _BATCH_RECORDS, _BATCH_BYTES = 1000, 1 << 24
 
@@ -79,8 +79,8 @@ def _batches(path: Path, seen) -> Iterator[pa.Table]:
     for position, record in enumerate(stream_records(path, seen)):
         annotation = [record.pop("annotation")] if "annotation" in record else []
         try:
-            texts = [json.dumps(part, ensure_ascii=False).encode() for part in (record, *annotation)]
-        except (UnicodeEncodeError, RecursionError) as error:
+            texts = [_as_text(part) for part in (record, *annotation)]
+        except RecursionError as error:
             raise DataError(f"cannot be kept as text: {error}", f"{path}, record {position}") from None
         rows.append((position, texts[0], texts[1] if annotation else b""))
         held_bytes += sum(map(len, texts))
@@ -89,6 +89,14 @@ def _batches(path: Path, seen) -> Iterator[pa.Table]:
             rows, held_bytes = [], 0
     if rows:
         yield _table(rows)
+
+
+def _as_text(part) -> bytes:
+    """JSON in UTF-8; with escapes where it holds half a character, which the record's own check refuses."""
+    try:
+        return json.dumps(part, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(part).encode()
 
 
 def _table(rows: list[tuple[int, bytes, bytes]]) -> pa.Table:

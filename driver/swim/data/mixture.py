@@ -23,6 +23,7 @@ from swim.data.records import Record, parse_record
 from swim.data.skip_list import SkipList
 from swim.data.streaming import stream_records
 from swim.errors import DataError, Reason
+from swim.files import decode_text
 
 _STRATEGY = re.compile(r"(first|end|random):(\d+(?:\.\d+)?%|\d+)")
 _SHARED_ROWS = 1000
@@ -239,7 +240,7 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 def _read_yaml(path: Path) -> _Config:
     try:
-        return _Config.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return _Config.model_validate(yaml.safe_load(decode_text(path.read_bytes(), str(path))))
     except FileNotFoundError:
         message = "no such data config; expected a YAML file like data_config/videorefer.yaml"
         raise DataError(message, str(path), Reason.MISSING) from None

@@ -1,5 +1,6 @@
 """A record of an NL-Refer, LLaVA-Video or image file, checked and typed, still without pixels."""
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
+from swim.data.streaming import HALF_CHARACTER
 from swim.data.tags import Span, assign_instances, refuse_placeholders, strip_placeholders, strip_tags
 from swim.errors import DataError, Reason
 
 # How the original VideoRefer layout writes an object; group 1 is its number, None for an unnumbered one.
 VIDEOREFER_OBJECT = re.compile(r"<object(\d+)>|<region>")
+_HALF_CHARACTER = re.compile(f"[\ud800-\udfff{HALF_CHARACTER}]")
 _ROLES = {"human": "user", "gpt": "assistant"}
 
 
@@ -148,11 +151,23 @@ Layout = TypeVar("Layout", bound=BaseModel)
 
 
 def check_layout(layout: type[Layout], raw: Any, where: str) -> Layout:
-    """`raw` as that layout. Raises DataError naming the first field that does not fit."""
+    """`raw` as that layout. Raises DataError naming the first field that does not fit, or half a character in a text."""
+    _refuse_half_characters(raw, where)
     try:
         return layout.model_validate(raw)
     except ValidationError as error:
         raise DataError(_first_problem(error), where) from None
+
+
+def _refuse_half_characters(raw: Any, where: str):
+    text = json.dumps(raw, ensure_ascii=False, default=str)
+    found = _HALF_CHARACTER.search(text)
+    if found:
+        raise DataError(
+            f"half a character (a lone surrogate, such as \\ud83d) after {text[: found.start()][-20:]!r}; whatever wrote "
+            "the file has cut an emoji: write it whole, or leave it out",
+            where,
+        )
 
 
 def check_order(turns: list[RawTurn]):

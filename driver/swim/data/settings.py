@@ -11,7 +11,7 @@ from transformers.utils import cached_file
 
 from swim.data.chat import SYSTEM_PROMPT
 from swim.errors import DataError
-from swim.files import write_atomically
+from swim.files import decode_text, write_atomically
 from swim.video.clip import VisualBudget
 
 READING_FILE = "reading_settings.json"
@@ -131,8 +131,8 @@ def _parse(path: Path) -> DataSettings:
 
 def _parse_run(path: Path) -> DataSettings:
     try:
-        flat = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        flat = yaml.safe_load(decode_text(path.read_bytes(), str(path)))
+    except yaml.YAMLError as error:
         raise DataError(f"malformed YAML: {error}", str(path)) from None
     flat = flat if isinstance(flat, dict) else {}
     return _checked({name: flat[name] for name in _Reading.model_fields if name in flat}, path)
@@ -140,7 +140,7 @@ def _parse_run(path: Path) -> DataSettings:
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(decode_text(path.read_bytes(), str(path)))
     except ValueError as error:
         raise DataError(f"malformed JSON: {error}", str(path)) from None
     if not isinstance(content, dict):

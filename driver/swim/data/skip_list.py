@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swim.errors import DataError, Reason
+from swim.files import decode_text
 
 
 class _Entry(BaseModel):
@@ -35,11 +36,9 @@ class SkipList:
         if path is None:
             return cls([])
         try:
-            lines = Path(path).read_text(encoding="utf-8").split("\n")
+            lines = decode_text(Path(path).read_bytes(), str(path)).split("\n")
         except FileNotFoundError:
             raise DataError("no such skip list; fix skip_list", str(path), Reason.MISSING) from None
-        except UnicodeDecodeError as error:
-            raise DataError(f"no UTF-8 text: {error}", str(path)) from None
         entries = []
         for number, line in enumerate(lines, start=1):
             if not line.strip():

@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -12,10 +14,16 @@ import ijson
 from ijson.backends import yajl2_c
 
 from swim.errors import DataError, Reason
+from swim.files import other_encoding
 
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _BLOCK_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 1 << 28
+HALF_CHARACTER = "\ufffe"  # what stands for it in a record of a list: no text has this one
+_SURROGATE, _FIRST_HALF = re.compile(rb"\\u[dD][89a-fA-F]"), re.compile(rb"\\u[dD][89abAB]")
+# An escape of JSON: half a character, with its other half if that follows, or any other.
+_ESCAPE = re.compile(rb"\\(?:u([dD][89abAB]..)(\\u[dD][c-fC-F]..)?|u([dD][c-fC-F]..)|.)", re.DOTALL)
+_LONGEST_ESCAPE_BYTES = 12
 
 
 def file_ending(path: Path) -> str:
@@ -76,7 +84,58 @@ def _parsed(path: Path, seen: Callable[[memoryview], None]) -> Iterator:
         file = io.BufferedReader(_Watched(raw, seen), buffer_size=_BLOCK_BYTES)
         if ending.endswith(".gz"):
             file = gzip.GzipFile(fileobj=file)
+        _skip_mark(file)
         yield from _from_lines(file) if ending.startswith(".jsonl") else _from_list(file)
+
+
+def _skip_mark(file: BinaryIO):
+    """Passes over UTF-8's byte order mark. Raises _Malformed for another encoding."""
+    beginning = file.peek(4)[:4]
+    other = other_encoding(beginning)
+    if other is not None:
+        raise _Malformed(f"expected UTF-8, found {other}; save the file as UTF-8")
+    if beginning.startswith(BOM_UTF8):
+        file.read(len(BOM_UTF8))
+
+
+def _mark_halves(file: BinaryIO) -> Iterator[bytes]:
+    """The file's blocks, each escape of half a character, such as \\ud83d alone, as HALF_CHARACTER's.
+
+    yajl would make a question mark of it, without a word. What may be cut by a block's end waits for the next block.
+    """
+    held = b""
+    while block := file.read(_BLOCK_BYTES):
+        block = held + block
+        cut = _uncut_end(block)
+        held = block[cut:]
+        if cut:
+            yield _mark(block[:cut])
+    if held:
+        yield _mark(held)
+
+
+def _uncut_end(block: bytes) -> int:
+    """Where a block may end so that no escape, and no pair of two, is cut."""
+    found = block.find(b"\\", max(0, len(block) - _LONGEST_ESCAPE_BYTES))
+    if found < 0:
+        return len(block)
+    found -= _backslashes_before(block, found)
+    first_half = found - 6
+    cuts_pair = first_half >= 0 and _FIRST_HALF.match(block, first_half) and _backslashes_before(block, first_half) % 2 == 0
+    return first_half if cuts_pair else found
+
+
+def _backslashes_before(block: bytes, place: int) -> int:
+    return place - len(block[:place].rstrip(b"\\"))
+
+
+def _mark(block: bytes) -> bytes:
+    return _ESCAPE.sub(_marked, block) if _SURROGATE.search(block) else block
+
+
+def _marked(escape: re.Match) -> bytes:
+    high, low, lone_low = escape.groups()
+    return b"\\ufffe" if lone_low or (high and not low) else escape.group()
 
 
 def _from_list(file: BinaryIO) -> Iterator:
@@ -84,7 +143,7 @@ def _from_list(file: BinaryIO) -> Iterator:
     parser = yajl2_c.items_coro(found, "item", use_float=True, map_type=_UniqueKeys)
     read, is_list = 0, False
     try:
-        while block := file.read(_BLOCK_BYTES):
+        for block in _mark_halves(file):
             is_list = is_list or _opens_list(block)
             parser.send(block)
             read += len(block)

@@ -35,7 +35,10 @@ from swim.eval.scores_d import make_cases, summarise
 from swim.eval.stats import rounded
 from swim.files import write_atomically
 from swim.infer.answers import AnswerStore
-from swim.llm import Asker, AskFailed, Endpoint, ReplyCache, ServiceRefuses, run_concurrently
+from swim.infer.remote import server_notes
+from swim.concurrently import run_concurrently
+from swim.llm import Asker, AskFailed, Endpoint, ServiceRefuses
+from swim.reply_cache import ReplyCache
 
 
 def judge_all(cases: list[Case], asker: Asker, folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
@@ -84,6 +87,7 @@ def write_report(
             "model": endpoint.model,
             "base_url": endpoint.base_url,
             "temperature": endpoint.temperature,
+            "adaptations": asker.adaptations,
             "prompt_version": PROMPT_VERSION,
             "requests": asker.requests,
             "prompt_tokens": asker.prompt_tokens,
@@ -92,6 +96,7 @@ def write_report(
         },
         **summary,
         **settings,
+        **server_notes(folder),
         "published": [vars(entry) for entry in BENCH_D],
     }
     lines = [json.dumps({"id": key, "scores": scores[key]}) + "\n" for key in items if key in scores]
@@ -116,6 +121,8 @@ def print_report(report: dict, folder: Path):
     for entry in BENCH_D:
         table.add_row(f"{entry.model}, published", f"{entry.value:.2f}", style="dim")
     console.print(table)
+    for words in report["judge"]["adaptations"]:
+        console.print(f"the judge was asked otherwise: {words}")
     console.print(f"{report['judged']} of {report['items']} items judged. Written: {folder}/report.json, scores.jsonl")
     for key, reason in report["failed"].items():
         console.print(f"  item {key}: {reason}")
@@ -140,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--judge_base_url", help="of the judge's API (default: OpenAI's)")
     parser.add_argument("--judge_temperature", type=float, default=0.0)
     parser.add_argument("--judge_concurrency", type=int, default=8)
-    parser.add_argument("--judge_timeout_s", type=float, default=120.0)
+    parser.add_argument("--judge_timeout_s", type=float, help="of one request to the judge (default: --timeout_s)")
     parser.add_argument("--judge_attempts", type=int, default=6, help="of one request, with exponential back-off")
     parser.add_argument("--judge_backoff_s", type=float, default=1.0, help="first wait")
     parser.add_argument("--usd_per_million", type=float, nargs=2, metavar=("IN", "OUT"), help="the judge's prices")
@@ -181,7 +188,7 @@ def _judge_endpoint(options: argparse.Namespace) -> Endpoint:
         base_url=options.judge_base_url,
         temperature=options.judge_temperature,
         max_tokens=256,
-        timeout_s=options.judge_timeout_s,
+        timeout_s=options.timeout_s if options.judge_timeout_s is None else options.judge_timeout_s,
         concurrency=options.judge_concurrency,
         attempts=options.judge_attempts,
         backoff_s=options.judge_backoff_s,

@@ -30,6 +30,7 @@ from swim.eval.letters import PARSERS
 from swim.eval.published import BENCH_Q
 from swim.eval.scores_q import PROMPT, prompt_of, score_items, summarise
 from swim.files import write_atomically
+from swim.infer.remote import server_notes
 from swim.llm import ServiceRefuses
 
 
@@ -42,6 +43,7 @@ def write_report(folder: Path, file: ItemFile, scored: list[dict], parser: str) 
         "parser": parser,
         **summarise(scored),
         **settings,
+        **server_notes(folder),
         "published": [vars(entry) for entry in BENCH_Q],
     }
     lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in scored)

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from rich.console import Console
 
 from swim.errors import DataError
+from swim.files import decode_text
 from swim.infer.answers import Question
 from swim.infer.command import add_answer_options, answer_questions
 from swim.infer.questions import ItemFile, question_record
@@ -27,7 +28,7 @@ def read_items(path: str | Path, root: str | Path | None, parse: Callable, limit
     path = Path(path)
     try:
         content = path.read_bytes()
-        raws = json.loads(content)
+        raws = json.loads(decode_text(content, str(path)))
     except FileNotFoundError:
         raise DataError("no such file; fix --questions", str(path)) from None
     except ValueError as error:

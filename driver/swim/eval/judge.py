@@ -65,7 +65,7 @@ def judge(case: Case, asker: Asker) -> dict[str, int]:
         try:
             return parse_scores(reply.text)
         except UnusableReply as error:
-            problem = str(error)
+            problem = f"{error} (cut off at max_tokens)" if reply.cut_off else str(error)
         again = (
             f"That reply cannot be used: {problem}. Reply with the JSON object alone, four whole numbers from 0 to 5."
         )

@@ -11,7 +11,8 @@ from swim.infer.local import answer_locally
 from swim.infer.options import add_data_options, data_settings
 from swim.infer.questions import ItemFile
 from swim.infer.remote import answer_remotely
-from swim.llm import Asker, Endpoint, ReplyCache
+from swim.llm import Asker, Endpoint
+from swim.reply_cache import ReplyCache
 
 DEMO_MODEL = "output/demo"  # where run_sft.sh leaves it
 
@@ -28,6 +29,7 @@ def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int):
     parser.add_argument("--backend", choices=("local", "openai"), default="local", help="openai: any compatible server")
     parser.add_argument("--base_url", help="of the server, such as http://localhost:8000/v1")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
+    parser.add_argument("--timeout_s", type=float, default=120.0, help="of one request, first to last byte")
 
 
 def answer_questions(
@@ -46,7 +48,11 @@ def answer_questions(
         )
     elif state.is_main_process:
         endpoint = Endpoint(
-            options.model, options.base_url, max_tokens=options.max_new_tokens, concurrency=options.concurrency
+            options.model,
+            options.base_url,
+            max_tokens=options.max_new_tokens,
+            timeout_s=options.timeout_s,
+            concurrency=options.concurrency,
         )
         answer_remotely(questions, Asker(endpoint, ReplyCache(store.folder / "replies.sqlite")), settings, store)
     state.wait_for_everyone()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from pydantic import Field, model_validator
 from swim.data.records import RawItem, Record, Source, Turn, check_layout, locate
 from swim.data.tags import strip_placeholders, strip_tags
 from swim.errors import DataError
+from swim.files import decode_text, other_encoding
 from swim.video.sources import is_image_source
 
 
@@ -78,7 +80,9 @@ def read_questions(path: str | Path, root: str | Path | None = None) -> ItemFile
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}; fix --batch", str(path)) from None
     items = {}
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    if other_encoding(content[:4]) is not None:
+        decode_text(content, str(path))  # which names it
+    for number, line in enumerate(content.removeprefix(BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"

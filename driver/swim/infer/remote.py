@@ -1,15 +1,23 @@
 """Answers from any OpenAI-compatible server, such as vLLM: the sampled frames go along as pictures."""
 
+import json
+import sys
+from pathlib import Path
+
 from PIL import Image
 from tqdm import tqdm
 
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
 from swim.errors import DataError
+from swim.files import write_atomically
 from swim.infer.answers import AnswerStore, Question
-from swim.llm import Asker, AskFailed, run_concurrently
+from swim.concurrently import run_concurrently
+from swim.llm import Asker, AskFailed
 from swim.video.clip import Clip
 from swim.video.encoder import jpeg_uri
+
+SERVER_FILE = "server.json"
 
 
 def answer_remotely(questions: list[Question], asker: Asker, settings: DataSettings, store: AnswerStore):
@@ -31,6 +39,15 @@ def answer_remotely(questions: list[Question], asker: Asker, settings: DataSetti
     answered = run_concurrently(still_open, ask, asker.endpoint.concurrency)
     for _, entry in tqdm(answered, total=len(still_open), desc="asking", unit="item"):
         store.add([entry])
+    if asker.adaptations:
+        print(f"{asker.endpoint.model} was asked otherwise: {'; '.join(asker.adaptations)}", file=sys.stderr)
+        write_atomically(store.folder / SERVER_FILE, json.dumps({"adaptations": asker.adaptations}, indent=1) + "\n")
+
+
+def server_notes(folder: Path) -> dict:
+    """{"adaptations": how the server that answered had to be asked otherwise}, for a report; {} where it was not."""
+    path = folder / SERVER_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def messages_of(question: Question, clip: Clip, system_prompt: str) -> list[dict]:

@@ -19,6 +19,7 @@ from swim.data.settings import READING_FILE, DataSettings, find_reading
 from swim.data.tags import strip_tags
 from swim.errors import DataError
 from swim.eval.scores_q import prompt_of
+from swim.files import decode_text
 from swim.video.clip import VisualBudget
 
 TASKS_FOLDER = Path(__file__).resolve().parent
@@ -37,7 +38,7 @@ def prepare_items(task: str, folder: Path):
     path = Path(os.environ[variable]).resolve()
     root = Path(os.environ.get("VIDEOREFER_ROOT") or path.parent).resolve()
     try:
-        raws = json.loads(path.read_text(encoding="utf-8"))
+        raws = json.loads(decode_text(path.read_bytes(), str(path)))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read: {error}", str(path)) from None
     lines = []

@@ -9,7 +9,9 @@ from swim.eval.judge import judge
 from swim.eval.scores_d import make_cases, summarise
 from swim.eval.scores_q import score_items
 from swim.eval.scores_q import summarise as summarise_q
-from swim.llm import Asker, AskFailed, Endpoint, ReplyCache, run_concurrently
+from swim.concurrently import run_concurrently
+from swim.llm import Asker, AskFailed, Endpoint
+from swim.reply_cache import ReplyCache
 
 
 def video(doc: dict) -> list[str]:

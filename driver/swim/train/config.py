@@ -14,6 +14,7 @@ from trl import SFTConfig
 
 from swim.data.chat import SYSTEM_PROMPT
 from swim.data.settings import DataSettings
+from swim.files import decode_text
 from swim.train.arguments import FIXED, check_arguments, known_arguments, rename
 from swim.video.clip import VisualBudget
 
@@ -256,7 +257,7 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(decode_text(path.read_bytes(), str(path)))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration; see run_scripts/configs") from None
     except yaml.YAMLError as error:
