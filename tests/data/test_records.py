@@ -254,3 +254,8 @@ def test_half_a_character_is_named(half):
     with pytest.raises(DataError, match=r"half a character .* after .*whole dog") as error:
         parsed(conversations=[{"from": "human", "value": "<ins>whole dog" + half + "</ins>"}, {"from": "gpt", "value": "x"}])
     assert str(error.value).encode()  # it can be printed
+
+
+def test_a_file_url_is_not_joined_to_a_root():
+    assert parsed(video="file:///with%20space/a.mp4").path == Path("/with space/a.mp4")
+    assert parsed(video=["file:///a/1.jpg", "2.jpg"]).path[0] == Path("/a/1.jpg")

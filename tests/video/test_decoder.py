@@ -1,5 +1,8 @@
 """Video files: a frame's number means the same as when everything is decoded, and nothing broken passes for whole."""
 
+from fractions import Fraction
+from pathlib import Path
+
 import av
 import decord
 import numpy as np
@@ -250,3 +253,113 @@ def test_damage_that_no_wanted_frame_needs_does_not_matter(make_file, tmp_path):
     found = read(tmp_path / "noise.mp4", [24, 30])
     assert all(np.array_equal(found[number], expected[number]) for number in (24, 30))
     refused(tmp_path / "noise.mp4")
+
+
+def remux_in_storing_order(source: Path, target: Path) -> Path:
+    """The packets of a file with their place as the time of showing: what `-c copy` makes of a raw stream."""
+    with av.open(str(source)) as given, av.open(str(target), "w") as made:
+        stream = made.add_stream_from_template(given.streams.video[0])
+        number = 0
+        for packet in given.demux(given.streams.video[0]):
+            if packet.size:
+                packet.pts = packet.dts = number * 512
+                packet.duration, packet.time_base, packet.stream = 512, Fraction(1, 2560), stream
+                made.mux(packet)
+                number += 1
+    return target
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "mov"])
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "libx265"])
+def test_times_in_the_order_of_storing_are_not_believed(tmp_path, codec, ending):
+    options = {"libx264": X264, "mpeg4": {"bf": "2", "g": "12", "qscale": "2"}, "libx265": {"x265-params": X265}}[codec]
+    source = write_video(tmp_path / "right.mkv", moving_pictures(40), codec=codec, options=options)
+    wrong = remux_in_storing_order(source, tmp_path / f"wrong.{ending}")
+    expected = decode_all(wrong)
+    with VideoFile(wrong) as file:
+        assert file.total == len(expected) >= 38
+    for numbers in ([3, 5, 7, 25], list(range(len(expected)))):
+        found = read(wrong, numbers)
+        assert all(np.array_equal(found[number], expected[number]) for number in numbers)
+
+
+def test_a_file_that_could_reorder_and_does_not_keeps_its_times(make_file, tmp_path):
+    """Frames may be stored in another order by its header, but none is: seeking stays possible."""
+    path = write_video(tmp_path / "still.mp4", moving_pictures(40), options={"g": "12", "bf": "3", "b_strategy": "0", "weightp": "0", "ref": "1", "x264-params": "bframes=0"})
+    with VideoFile(path) as file:
+        assert file._timestamps is not None and file.total == 40
+    with VideoFile(make_file("b-frames")) as file:
+        assert file._timestamps is not None
+
+
+def write_two_streams(path: Path, first: np.ndarray, second: np.ndarray, default: int | None) -> Path:
+    """A file with two video streams; `default`, if any, is marked so."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for number, frames in enumerate((first, second)):
+            stream = container.add_stream("libx264", rate=5, options={"threads": "1", "crf": "8"})
+            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+            stream.disposition = av.stream.Disposition.default if number == default else av.stream.Disposition(0)
+            streams.append(stream)
+        for stream, frames in zip(streams, (first, second)):
+            for pixels in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+            container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sizes", "default", "chosen"),
+    [
+        (((56, 84), (112, 168)), None, 1),
+        (((112, 168), (56, 84)), None, 0),
+        (((112, 168), (56, 84)), 1, 1),
+        (((56, 84), (112, 168)), 0, 0),
+        (((56, 84), (56, 84)), None, 0),
+    ],
+)
+def test_the_stream_is_the_one_that_ffmpeg_takes(tmp_path, sizes, default, chosen):
+    frames = [moving_pictures(count, *size) for count, size in zip((1, 12), sizes)]
+    path = write_two_streams(tmp_path / "two.mkv", *frames, default)
+    with VideoFile(path) as file:
+        assert (file.height, file.width) == sizes[chosen] and file.total == (1, 12)[chosen]
+
+
+def not_opened(path: Path) -> str:
+    with pytest.raises(DataError) as error:
+        VideoFile(path)
+    assert error.value.reason == Reason.UNREADABLE
+    return str(error.value)
+
+
+def test_playlists_and_scripts_open_no_other_file(tmp_path):
+    """Each names a video of this machine by its absolute path, or is a text that FFmpeg would draw."""
+    secret = write_video(tmp_path / "secret.mp4", moving_pictures(12))
+    texts = {
+        "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{secret}\n#EXT-X-ENDLIST\n",
+        "list.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{secret}\n#EXT-X-ENDLIST\n",
+        "list.ffconcat": f"ffconcat version 1.0\nfile '{secret}'\n",
+        "list.txt": f"ffconcat version 1.0\nfile '{secret}'\n",
+        "session.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+        "manifest.mpd": f"<?xml version='1.0'?><MPD><Period><BaseURL>{secret}</BaseURL></Period></MPD>",
+        "art.txt": "an ordinary text file\n" * 100,
+        "art.ans": "\x1b[31mred\x1b[0m\n" * 100,
+        "subtitles.srt": "1\n00:00:00,000 --> 00:00:02,000\nHello\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        assert f"unreadable video {tmp_path / name}: " in not_opened(tmp_path / name), name
+    assert "it is in no container that may be opened (mp4, mov," in not_opened(tmp_path / "list.m3u8")
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"avif"])
+def test_a_picture_in_a_videos_container_is_not_read_as_its_first_tile(tmp_path, brand):
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(100))
+    assert "a picture in HEIF (HEIC or AVIF), of which one tile would be read; save it as JPEG or PNG" in not_opened(tmp_path / "photo.heic")
+
+
+def test_a_real_photograph_of_a_phone_is_refused(test_data):
+    path = test_data / "cases" / "heic-grid" / "grid.heic"
+    if not path.exists():
+        pytest.skip("no cases in the test data")
+    assert "a picture in HEIF" in not_opened(path)

@@ -323,3 +323,75 @@ def test_a_download_has_a_greatest_size(site, monkeypatch):
     with pytest.raises(DataError, match="clip.mp4: larger than 1000 bytes") as caught:
         read(f"{site}/clip.mp4")
     assert caught.value.reason == Reason.UNREADABLE
+
+
+def write_animation(path: Path, count: int = 6, **options) -> Path:
+    frames = [Image.fromarray(pixels) for pixels in pictures(count)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=200, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["anim.webp", "anim.png", "anim.avif", "anim.gif"])
+def test_an_animated_picture_is_a_video(tmp_path, name):
+    """All its frames, at its own rate, from a file as from a URL's."""
+    path = write_animation(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
+    uri = f"data:image/{name[5:]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    for source in (path, uri):
+        with open_source(source) as opened:
+            assert (opened.total, opened.height, opened.width) == (6, 56, 84)
+            assert opened.fps == pytest.approx(5, rel=0.01)
+            found = dict(opened.frames([0, 2, 5]))
+        assert [round((float(found[n][8:-8, 8:24].mean()) - 10) / 12) for n in (0, 2, 5)] == [0, 2, 5]
+
+
+def test_what_a_png_shows_where_nothing_moves_is_no_frame(tmp_path):
+    path = write_animation(tmp_path / "anim.png", default_image=True)
+    with open_source(path) as opened:
+        assert opened.total == 5
+        ((_, first),) = opened.frames([0])
+    assert round((float(first[8:-8, 8:24].mean()) - 10) / 12) == 1
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "jpg", "tif"])
+def test_a_picture_alone_and_further_pictures_of_a_file_are_no_animation(tmp_path, ending):
+    frames = [Image.fromarray(pixels) for pixels in pictures(2)]
+    frames[0].save(tmp_path / f"one.{ending}")
+    if ending in ("tif", "jpg"):  # pages; a phone's second view
+        extra = {"format": "MPO"} if ending == "jpg" else {}
+        frames[0].save(tmp_path / f"one.{ending}", save_all=True, append_images=frames[1:], **extra)
+    with open_source(tmp_path / f"one.{ending}") as opened:
+        assert opened.total == 1
+
+
+def test_a_broken_animation_is_named(tmp_path):
+    path = write_animation(tmp_path / "anim.webp")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="anim.webp"):
+        with open_source(path) as opened:
+            list(opened.frames(list(range(opened.total))))
+
+
+def test_hidden_and_empty_files_are_no_frames(tmp_path):
+    for number, pixels in enumerate(pictures(4)):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        (tmp_path / f"._{number}.png").write_bytes(b"\0\5\26\7Mac OS X")
+    (tmp_path / ".hidden.png").write_bytes(b"x")
+    (tmp_path / "5.png").touch()
+    (tmp_path / "6.png").mkdir()
+    with open_source(tmp_path) as opened:
+        assert opened.total == 4
+
+
+@pytest.mark.parametrize("prefix", ["file://", "file://localhost", "FILE://", "file:"])
+def test_a_file_url_is_decoded(tmp_path, prefix):
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    write_video(folder / "100% #1?.mp4", pictures(3))
+    with open_source(f"{prefix}{tmp_path}/with%20space/100%25%20%231%3F.mp4") as opened:
+        assert opened.total == 3
+
+
+def test_the_file_of_another_machine_is_refused():
+    with pytest.raises(DataError, match="a file of another machine"):
+        with open_source("file://server/clip.mp4"):
+            pass

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 from swim.data.streaming import HALF_CHARACTER
 from swim.data.tags import Span, assign_instances, refuse_placeholders, strip_placeholders, strip_tags
 from swim.errors import DataError, Reason
+from swim.video.sources import path_of_url
 
 # How the original VideoRefer layout writes an object; group 1 is its number, None for an unnumbered one.
 VIDEOREFER_OBJECT = re.compile(r"<object(\d+)>|<region>")
@@ -55,8 +56,10 @@ Instance = dict[FrameNumber, RawFrame | None]
 
 
 def locate(text: str, root: str | Path) -> Path | str:
-    """The path below `root`, or the URL or data URI as it stands."""
-    return text if re.match(r"https?://|data:", text, re.IGNORECASE) else Path(root, text)
+    """The path below `root`, that of a file URL, or the URL or data URI as it stands."""
+    if re.match(r"https?://|data:", text, re.IGNORECASE):
+        return text
+    return path_of_url(text) or Path(root, text)
 
 
 class RawItem(BaseModel):

@@ -56,6 +56,9 @@ class SampleReader:
         """Frames and masks of a record, with at most `max_tokens` visual tokens. Raises DataError naming the record."""
         try:
             clip = self._clip(record, max_tokens)
+            if record.is_image and clip.total > 1:
+                message = f"expected a picture, found an animation of {clip.total} frames; give it as video"
+                raise DataError(message, reason=Reason.UNREADABLE)
             if not record.instances:
                 return Sample(record, clip, None, None)
             masks, mask_index, resized = self._masks_on_grid(record, clip)

@@ -13,7 +13,7 @@ from swim.data.records import RawItem, Record, Source, Turn, check_layout, locat
 from swim.data.tags import strip_placeholders, strip_tags
 from swim.errors import DataError
 from swim.files import decode_text, other_encoding
-from swim.video.sources import is_image_source
+from swim.video.sources import is_animation, is_image_source
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def visual_record(
         if isinstance(image, Path) and not is_image_source(image):
             raise DataError(f"expected an image, found {image}; is it a video?")
         path = video if image is None else image
-        return question_record(where, path, prompt, is_image_source(path) or image is not None, fps)
+        still = image is not None or (is_image_source(path) and not is_animation(path))
+        return question_record(where, path, prompt, still, fps)
     except DataError as error:
         raise error.at(where) from None
 

@@ -22,7 +22,19 @@ _UNREADABLE = (av.FFmpegError, OSError, ValueError, IndexError, ArithmeticError)
 # Headers may round, or count a last frame in another way: only what ends earlier than this before its header's end is
 # taken for cut off.
 _END_TOLERANCE_S, _END_TOLERANCE = 0.5, 0.02
+# Containers that may be opened. Others are scripts, playlists and sequences, which open further files, or text that
+# FFmpeg would draw.
+_CONTAINERS = "mp4, mov, mkv, webm, avi, gif, flv, mpg, ts, ogg, wmv and the like"
 # Containers whose index finds a key frame exactly; elsewhere (MPEG streams) the packets found may carry false timestamps.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,mpegts,mpegtsraw,mpeg,mpegvideo,m4v,h264,hevc,vvc,av1,obu,ivf,"
+    "ogg,asf,rm,mxf,dv,nut,wtv,gif,vc1,h263,h261,yuv4mpegpipe,nsv,swf,film_cpk,roq,smk,bink"
+)
+# Pictures in the container of an mp4: FFmpeg would show the first tile of a phone's photograph.
+_PICTURE_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"miaf", b"avif", b"avis"}
+# Codecs whose frames may be stored in another order than they are shown.
+_REORDER_UNSEEN = ("mpeg4", "msmpeg4v3", "vc1", "wmv3", "mpeg2video", "mpeg1video")
+_DEFAULT_BONUS_PX = 5_000_000  # what FFmpeg's own choice of a stream gives to the default one
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
 
@@ -71,15 +83,19 @@ class VideoFile:
             raise DataError(f"unreadable video {self.name}: {problem}", reason=Reason.UNREADABLE) from None
 
     def _open(self):
-        # with "file:" a name such as "a:b.mp4" is no protocol's, and the white list keeps playlists from the network
-        options = {"protocol_whitelist": "file"}
-        self._container = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
-        cover = av.stream.Disposition.attached_pic
+        _refuse_picture(self.path)
+        # with "file:" a name such as "a:b.mp4" is no protocol's
+        options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+        try:
+            self._container = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
+        except av.ArgumentError:  # what FFmpeg says of a format that is not on the list
+            raise ValueError(f"it is in no container that may be opened ({_CONTAINERS})") from None
+        cover = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
         streams = [stream for stream in self._container.streams.video if not stream.disposition & cover]
         if not streams:
             self.close()
             raise ValueError("it has no video stream")
-        self._stream = streams[0]
+        self._stream = max(streams, key=_preference)
         self._stream.codec_context.thread_count = 1
         self.height, self.width = self._stream.codec_context.height, self._stream.codec_context.width
 
@@ -108,9 +124,26 @@ class VideoFile:
             self._keys = sorted(keys)
             self._timestamps = sorted(time for time in timestamps if time >= keys[0])
             self.total = len(self._timestamps)
+            if timestamps == sorted(timestamps) and self._may_reorder():
+                self._count_if_times_run_backwards()
         if not self.total:
             raise ValueError("it has no frame")
         self.fps = self._mean_rate()
+
+    def _may_reorder(self) -> bool:
+        codec = self._stream.codec_context
+        return bool(codec.has_b_frames) or codec.name in _REORDER_UNSEEN
+
+    def _count_if_times_run_backwards(self):
+        """Remuxed raw streams carry the order of storing as the time of showing: the decoder then shows frames whose
+        times run backwards, and only their count tells which is which."""
+        last, total = None, 0
+        for _, frame in self._counted(None):
+            if last is not None and frame.pts is not None and frame.pts < last:
+                self._timestamps = None
+            last, total = frame.pts, total + 1
+        if self._timestamps is None:
+            self.total = total
 
     def _refuse_a_cut_file(self, end_s: float):
         header_s = (self._container.duration or 0) / av.time_base
@@ -182,6 +215,19 @@ class VideoFile:
                     yield frame
             if not wanted:
                 return
+
+
+def _preference(stream) -> int:
+    """FFmpeg's own order: the largest picture, with a bonus for the stream that is marked default."""
+    codec = stream.codec_context
+    return codec.width * codec.height + _DEFAULT_BONUS_PX * bool(stream.disposition & av.stream.Disposition.default)
+
+
+def _refuse_picture(path: Path):
+    with path.open("rb") as file:
+        beginning = file.read(12)
+    if beginning[4:8] == b"ftyp" and beginning[8:12] in _PICTURE_BRANDS:
+        raise ValueError("it is a picture in HEIF (HEIC or AVIF), of which one tile would be read; save it as JPEG or PNG")
 
 
 def _refuse_damage(frame: av.VideoFrame):

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import requests
@@ -27,7 +28,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from swim.errors import DataError, Reason
 from swim.video.decoder import VideoFile
 
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
+IMAGE_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
+_ANIMATED = ("WEBP", "PNG", "AVIF")  # GIF is a video anyway; the further pictures of a JPEG or TIFF are no frames
 # Frame folders carry no rate of their own; DAVIS, the most common source, is 24.
 FOLDER_FPS = 24.0
 MAX_DOWNLOAD_BYTES = 2_000_000_000
@@ -109,8 +111,55 @@ class Pictures:
             raise DataError(f"unreadable image {describe_source(item)}: {problem}", reason=Reason.UNREADABLE) from None
 
 
+class Animation:
+    """The frames of an animated WebP, PNG or AVIF, each as it is shown. The same interface as VideoFile."""
+
+    def __init__(self, path: Path, name: str):
+        self.name, self._path = name, path
+        with self._opened() as image:
+            self._first = int(bool(image.info.get("default_image")))  # what a PNG shows where nothing moves
+            self.total = image.n_frames - self._first
+            self.width, self.height = image.size
+            self.fps = self.total / (sum(map(_duration_s, self._walk(image))) or self.total / FOLDER_FPS)
+
+    def frames(self, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (frame number, uint8[H, W, 3]) for each of the sorted `numbers`. Raises DataError (UNREADABLE)."""
+        wanted = set(numbers)
+        with self._opened() as image:
+            for number, shown in enumerate(self._walk(image)):
+                if number in wanted:
+                    yield number, _rgb(shown)
+
+    def _walk(self, image: Image.Image) -> Iterator[Image.Image]:
+        for number in range(self._first, self._first + self.total):
+            image.seek(number)
+            image.load()
+            yield image
+
+    @contextmanager
+    def _opened(self) -> Iterator[Image.Image]:
+        try:
+            with Image.open(self._path) as image:
+                yield image
+        except (*_BROKEN_IMAGE, EOFError) as error:
+            raise DataError(f"unreadable animation {self.name}: {error}", reason=Reason.UNREADABLE) from None
+
+
+def is_animation(source) -> bool:
+    """Whether a path is that of an animated picture; False for whatever cannot be opened as one."""
+    try:
+        with Image.open(source, formats=_ANIMATED) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except (*_BROKEN_IMAGE, EOFError, TypeError, AttributeError):
+        return False
+
+
+def _duration_s(image: Image.Image) -> float:
+    return float(image.info.get("duration") or 0) / 1000
+
+
 @contextmanager
-def open_source(source, folder_fps: float = FOLDER_FPS, limit_s: float = 60.0) -> Iterator[VideoFile | Pictures]:
+def open_source(source, folder_fps: float = FOLDER_FPS, limit_s: float = 60.0) -> Iterator[VideoFile | Animation | Pictures]:
     """The frames of a video file, frame folder, list of frames, image, URL, data URI, PIL image, array or tensor.
 
     folder_fps: the rate of frames that are pictures of their own. limit_s: for each fetch of a URL.
@@ -129,7 +178,7 @@ def open_source(source, folder_fps: float = FOLDER_FPS, limit_s: float = 60.0) -
             if path.is_dir():
                 yield Pictures(_images_in(path), f"the frame folder {name}", folder_fps, limit_s)
             elif _holds_image(path) if fetched else is_image_source(path):
-                yield Pictures([path], name, folder_fps, limit_s)
+                yield Animation(path, name) if is_animation(path) else Pictures([path], name, folder_fps, limit_s)
             else:
                 with VideoFile(path, name) as video:
                     yield video
@@ -155,10 +204,23 @@ def local_file(source: str | Path, limit_s: float) -> Iterator[Path]:
             file.flush()
             yield Path(file.name)
         return
-    path = Path(text.removeprefix("file://"))
+    path = path_of_url(text) or Path(text)
     if not os.path.exists(path):  # False too for a name that is too long, or in a folder that may not be read
         raise DataError(f"no such video or image: {path}; fix the record or data_root", reason=Reason.MISSING)
     yield path
+
+
+def path_of_url(text: str) -> Path | None:
+    """The path that a file URL names, None for any other text. Example: "file:///a%20b.mp4" -> Path("/a b.mp4").
+
+    Raises DataError for the file of another machine.
+    """
+    if not text.lower().startswith("file:/"):
+        return None
+    parts = urlsplit(text)
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise DataError(f"{text}: a file of another machine; expected file:///PATH", reason=Reason.MISSING)
+    return Path(unquote(parts.path))
 
 
 def _is_url(text: str) -> bool:
@@ -205,10 +267,17 @@ def _holds_image(path: Path) -> bool:
 def _images_in(folder: Path) -> list[Path]:
     """The images of a folder; frame10 comes after frame9."""
     try:
-        files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS]
+        files = [path for path in folder.iterdir() if _is_frame(path)]
     except OSError as error:
         raise DataError(f"unreadable folder {folder}: {error.strerror}", reason=Reason.UNREADABLE) from None
     return sorted(files, key=lambda path: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)])
+
+
+def _is_frame(path: Path) -> bool:
+    """Whether a file of a folder is one of its frames: not those that begin with a dot, as macOS leaves them beside every
+    file of a disk that is not its own, and not empty ones."""
+    named = path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
+    return named and path.is_file() and path.stat().st_size > 0
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
