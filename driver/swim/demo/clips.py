@@ -33,7 +33,7 @@ QUESTION = "What pattern does the {} have?"
 ANSWER = "The {} {}"
 
 _SPLITS = ("train", "held_out")
-_LAYOUT_VERSION = 4  # raise it when the drawing or the layout changes, so that old folders are made again
+_LAYOUT_VERSION = 5  # raise it when the drawing or the layout changes, so that old folders are made again
 _PARALLEL_FROM_CLIPS = 64  # below this, starting worker processes costs more than it saves
 
 
