@@ -4,6 +4,7 @@
 As `transformers.test_mrope` it would take the place of the real transformers.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from transformers import AutoProcessor  # noqa: E402
 
+from swim.demo.clips import DemoData, make_demo_data  # noqa: E402
 from swim.demo.model import build_tiny_model  # noqa: E402
 
 from .transformers import inputs  # noqa: E402
@@ -93,3 +95,21 @@ def make_tiny_config():
 def make_tiny_model():
     """Function: a small random Qwen2.5-VL, see tests/transformers/inputs.py."""
     return inputs.make_tiny_model
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory) -> DemoData:
+    return make_demo_data(tmp_path_factory.mktemp("demo"), train_clips=6, held_out_clips=2, workers=1)
+
+
+@pytest.fixture
+def data_of(demo_data, tmp_path):
+    """Function: the data config of these records, changed ones of the demo's, with its videos."""
+
+    def make(records: list[dict]) -> Path:
+        (tmp_path / "train.json").write_text(json.dumps(records))
+        mixture = {"datasets": [{"json_path": "train.json", "data_root": str(demo_data.data_root)}]}
+        (tmp_path / "train.yaml").write_text(json.dumps(mixture))
+        return tmp_path / "train.yaml"
+
+    return make

@@ -104,7 +104,7 @@ def commands(folder) -> dict[str, tuple]:
     return {
         "infer": (infer.main, ["--batch", str(questions), "--backend", "openai", *server]),
         "construct": (construct.main, ["--input", str(records), *server]),
-        "check": (check.main, [str(mixture), "--workers", "1"]),
+        "check": (check.main, [str(mixture), "--workers", "0"]),
     }
 
 

@@ -1,6 +1,17 @@
 """The error of bad data: it names the file, the record and the remedy."""
 
+import errno
 from enum import StrEnum
+
+# What a disk, a network or a crowded machine says for a while, whatever is asked of it.
+_PASSING = {
+    getattr(errno, name)
+    for name in (
+        "EIO EREMOTEIO ESTALE ETIMEDOUT EAGAIN EINTR EBUSY EMFILE ENFILE ENETDOWN ENETUNREACH ENETRESET EHOSTDOWN "
+        "EHOSTUNREACH ECONNREFUSED ECONNRESET ECONNABORTED ENOTCONN ESHUTDOWN"
+    ).split()
+    if hasattr(errno, name)
+}
 
 
 class Reason(StrEnum):
@@ -13,7 +24,19 @@ class Reason(StrEnum):
     MISSING = "missing file"
     UNREADABLE = "unreadable video or image"
     TIMEOUT = "decoding takes too long"
+    NOT_READ = "the disk or the network does not answer"
+    CRASH = "reading it ends the process"
     TOO_LONG = "longer than max_length"
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same record may be read another time: it is tried again, and never listed as bad."""
+        return self in (Reason.TIMEOUT, Reason.NOT_READ)
+
+    @classmethod
+    def of(cls, error: OSError, otherwise: "Reason") -> "Reason":
+        """NOT_READ for what a disk or network says for a while (EIO, ESTALE, ...), else `otherwise`."""
+        return cls.NOT_READ if error.errno in _PASSING else otherwise
 
 
 class DataError(Exception):

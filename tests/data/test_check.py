@@ -8,7 +8,9 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from threading import Thread
 
+import psutil
 import pytest
 import yaml
 
@@ -75,7 +77,7 @@ EXPECTED["full"] = EXPECTED["header"]
 @pytest.mark.parametrize("level", EXPECTED)
 def test_each_level_finds_what_it_looks_at(mixture, train_config, tmp_path, level, capsys):
     output = tmp_path / level
-    arguments = [str(mixture), "--decode", level, "--workers", "1", "--output", str(output)]
+    arguments = [str(mixture), "--decode", level, "--workers", "0", "--output", str(output)]
     assert main([*arguments, "--train_config", str(train_config)]) == 1
     report = json.loads((output / "report.json").read_text())
     assert report["by_reason"] == EXPECTED[level] and report["bad"] == sum(EXPECTED[level].values())
@@ -123,3 +125,64 @@ def test_a_killed_check_goes_on_to_the_same_result(mixture, train_config, tmp_pa
 def test_what_cannot_be_checked_is_one_clear_line(tmp_path, capsys):
     assert main([str(tmp_path / "no.yaml")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.fixture
+def replace_video(clips, tmp_path):
+    """replace_video(position, make) writes a mixture of 60 records, of which one has the video that `make(path)` made."""
+
+    def replace(position: int, make) -> Path:
+        records = json.loads(clips.train_json.read_text())
+        make(tmp_path / "odd.mp4")
+        records[position]["video"] = str(tmp_path / "odd.mp4")
+        (tmp_path / "train.json").write_text(json.dumps(records))
+        data = {"datasets": [{"json_path": "train.json", "data_root": str(clips.data_root)}]}
+        (tmp_path / "train.yaml").write_text(yaml.safe_dump(data))
+        return tmp_path / "train.yaml"
+
+    return replace
+
+
+def test_a_record_whose_reading_ends_the_process_is_named_and_the_others_are_checked(replace_video, tmp_path, capsys):
+    """Killed from outside, as the kernel does when memory is used up, while it reads the record; and so again."""
+    mixture = replace_video(40, os.mkfifo)
+
+    def kill():
+        for _ in range(2):
+            with (tmp_path / "odd.mp4").open("wb"):  # opens when a reader is there
+                workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+                reading = [child for child in workers if opens(child, tmp_path / "odd.mp4")]
+                for child in reading:
+                    child.kill()
+                psutil.wait_procs(reading)
+
+    killer = Thread(target=kill, daemon=True)
+    killer.start()
+    assert main([str(mixture), "--workers", "2", "--output", str(tmp_path / "out")]) == 1
+    killer.join(10)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["records"] == 60 and report["bad"] == 1 and report["by_reason"] == {"reading it ends the process": 1}
+    (listed,) = map(json.loads, (tmp_path / "out" / "skip_list.jsonl").read_text().splitlines())
+    assert listed["record"].endswith("train.json, record 40") and listed["position"] == 40
+    assert "died twice" in listed["message"] and "reading it ends the process" in capsys.readouterr().out
+
+
+def opens(process: psutil.Process, path: Path) -> bool:
+    files = Path(f"/proc/{process.pid}/fd")
+    return any(os.path.realpath(file) == str(path) for file in files.iterdir())
+
+
+def test_what_the_disk_does_not_give_is_not_listed_and_tried_anew(replace_video, clips, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("swim.data.sample._PAUSE_S", 0.01)
+    mixture = replace_video(3, lambda path: path.symlink_to("/proc/self/mem"))  # whose first byte is an I/O error
+    command = [str(mixture), "--workers", "0", "--output", str(tmp_path / "out")]
+    assert main(command) == 1
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["bad"], report["not_read"]) == (0, 1)
+    assert report["by_reason"] == {"the disk or the network does not answer": 1}
+    assert (tmp_path / "out" / "skip_list.jsonl").read_text() == ""
+    assert "1 records were not read, and are not listed: give the same command again" in capsys.readouterr().out
+    (tmp_path / "odd.mp4").unlink()
+    (tmp_path / "odd.mp4").symlink_to(clips.data_root / json.loads(clips.train_json.read_text())[3]["video"])
+    assert main(command) == 0
+    assert "going on behind 59 checked records" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from swim.data.masks import _pixels, cover_cells, decode_mask, is_off_by_one
+from swim.data.masks import _pixels, check_mask, cover_cells, decode_mask, is_off_by_one
 from swim.errors import DataError, Reason
 
 
@@ -151,6 +151,69 @@ def test_what_does_not_decode_is_an_error(segmentation):
     assert caught.value.reason == Reason.BAD_MASK
 
 
+FULL = 2**40
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "told"),
+    [
+        ([[5e8, 1.0, 20.0, 1.0, 20.0, 20.0]], "leaves its frame of 56 x 84: x = 5e\\+08"),
+        ([[1e12, 1.0, 20.0, 1.0, 20.0, 20.0]], r"x = 1e\+12"),
+        ([[1.0, -1e300, 20.0, 1.0, 20.0, 20.0]], "y = -1e\\+300"),
+        ([[1.0, 1.0, 20.0, 1.0, 20.0, 60.0]], "y = 60"),
+        ([[-3, 1, 20, 1, 20, 20]], "x = -3"),
+        ([[1, 1, 20, 1, 20, 20], [1, 1, 90, 1, 20, 20]], "x = 90"),
+        ([[float("nan"), 1.0, 20.0, 1.0, 20.0, 20.0]], "finite numbers, found nan"),
+        ([[float("inf"), 1.0, 20.0, 1.0, 20.0, 20.0]], "finite numbers, found inf"),
+        ([[10**400, 1, 20, 1, 20, 20]], "int too large"),
+        ([["1", "1", "20", "1", "20", "20"]], "finite numbers, found 1"),
+        ([[True, 1, 20, 1, 20, 20]], "finite numbers, found True"),
+        ([[None, 1, 20, 1, 20, 20]], "finite numbers, found None"),
+        (["123456"], "finite numbers, found 1"),
+        ([[0.1, 0.1, 0.6, 0.1, 0.6, 0.9]], "from 0 to 1: multiply by 84 and 56"),
+        ([[0, 0, 1, 0, 1, 1]], "from 0 to 1"),
+        ({"size": [FULL, FULL], "counts": [FULL * FULL]}, r"expected size: \[height, width\]"),
+        ({"size": [-56, -84], "counts": [56 * 84]}, "expected size"),
+        ({"size": [0, 0], "counts": [0]}, "expected size"),
+        ({"size": [float("nan"), 84], "counts": [56 * 84]}, "expected size"),
+        ({"size": [True, True], "counts": [1]}, "expected size"),
+        ({"size": [60_000, 60_000], "counts": [3_600_000_000]}, "expected a mask of 56 x 84"),
+        ({"size": [56, 84], "counts": [float("nan"), 56 * 84]}, "whole numbers"),
+        ({"size": [56, 84], "counts": [1.5, 56 * 84 - 1.5]}, "whole numbers"),
+        ({"size": [56, 84], "counts": [-1, 56 * 84 + 1]}, "none below 0"),
+        ({"size": [56, 84], "counts": [2**64, 56 * 84 - 2**64]}, "none below 0"),
+        ({"size": [56, 84], "counts": [2**64]}, "18446744073709551616 pixels in counts, 4704 in size"),
+        ({"size": [56, 84], "counts": [True] * 4704}, "whole numbers"),
+        ({"size": [56, 84], "counts": "\ud800"}, "segmentation"),
+        ({"size": [56, 84], "counts": "p" * 4704}, "a character that no RLE has"),
+        ({"size": [56, 84], "counts": {"0": 4704}}, "found dict"),
+    ],
+)
+def test_numbers_that_would_break_the_decoder_are_named_before_it_meets_them(segmentation, told):
+    """One coordinate of 5e8 took all memory and ended the process."""
+    with pytest.raises(DataError, match=told) as caught:
+        decode_mask(segmentation, 56, 84)
+    assert caught.value.reason == Reason.BAD_MASK and len(str(caught.value)) < 300
+
+
+def test_polygons_may_touch_the_edges_and_leave_the_frame_by_a_pixel():
+    whole = np.ones((6, 12), np.uint8)
+    for polygon in ([0, 0, 12, 0, 12, 6, 0, 6], [-0.5, -1, 13, -1, 13, 7, -0.5, 7]):
+        assert np.array_equal(decode_mask([polygon], 6, 12), whole)
+
+
+def test_counts_that_json_wrote_as_fractions_decode():
+    assert decode_mask({"size": [4.0, 3.0], "counts": [6.0, 6.0]}, 4, 3).sum() == 6
+
+
+@pytest.mark.parametrize("segmentation", [{"size": [4, 4], "counts": [0, 3]}, [[1, 1]], [[float("nan")] * 6], 3, None])
+def test_a_mask_without_its_frame_is_checked_too(segmentation):
+    check_mask([[5, 5, 700, 5, 700, 700]])
+    check_mask({"size": [50_000, 50_000], "counts": [0, 2_500_000_000]})  # of which no pixel is made
+    with pytest.raises(DataError, match="^segmentation: "):
+        check_mask(segmentation)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # The length of a compressed RLE
 # ----------------------------------------------------------------------------------------------------------------------
@@ -196,7 +259,8 @@ def test_the_pixels_of_any_characters(counts):
         except ValueError:
             return
         too_long = any(len(number) > 6 for number in _continued(counts))
-        assert too_long or min(runs) < 0 or max(runs) >= 2**32, error
+        foreign = any(not 48 <= character < 48 + 64 for character in counts)  # 6 bits and 48 are all that an RLE has
+        assert foreign or too_long or min(runs) < 0 or max(runs) >= 2**32, error
     else:
         assert found == sum(runs_one_by_one(counts))
 

@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
-from swim.demo.clips import DemoData, make_demo_data
 from swim.train.config import TrainConfig, load_config
 from swim.train.model import load_model
 from swim.train.trainer import SwimTrainer
@@ -41,24 +40,6 @@ def weights(folder: str | Path) -> dict:
     """Of a model, or of an adapter."""
     (path,) = Path(folder).glob("*model.safetensors")
     return load_file(path)
-
-
-@pytest.fixture(scope="session")
-def demo_data(tmp_path_factory) -> DemoData:
-    return make_demo_data(tmp_path_factory.mktemp("demo"), train_clips=6, held_out_clips=2, workers=1)
-
-
-@pytest.fixture
-def data_of(demo_data, tmp_path):
-    """Function: the data config of these records, changed ones of the demo's, with its videos."""
-
-    def make(records: list[dict]) -> Path:
-        (tmp_path / "train.json").write_text(json.dumps(records))
-        mixture = {"datasets": [{"json_path": "train.json", "data_root": str(demo_data.data_root)}]}
-        (tmp_path / "train.yaml").write_text(json.dumps(mixture))
-        return tmp_path / "train.yaml"
-
-    return make
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ BAD = {
         lambda record: record.update(video="cut.mp4"),
     ],
     Reason.TIMEOUT: [lambda record: record.update(video="hangs.mp4")],
+    Reason.NOT_READ: [lambda record: record.update(video="error.mp4"), lambda record: record.update(image="error.png", video=None)],
     Reason.TOO_LONG: [lambda record: conversation(record, 1, "The <ins>dog</ins> " + "is plain " * 200)],
 }
 # What is not wrong, but counted: (resized_masks, frames_past_end, stray_placeholders).
@@ -81,6 +82,8 @@ def dirty(demo_data, tmp_path) -> Path:
     whole = (demo_data.data_root / records[0]["video"]).read_bytes()
     (root / "cut.mp4").write_bytes(whole[: len(whole) // 3])
     os.mkfifo(root / "hangs.mp4")
+    (root / "error.mp4").symlink_to("/proc/self/mem")  # whose first byte is an I/O error
+    (root / "error.png").symlink_to("/proc/self/mem")
     changes = [*(change for group in BAD.values() for change in group), *(change for change, _ in ODD)]
     dirt = []
     for number, change in enumerate(changes):
@@ -99,8 +102,17 @@ def dirty(demo_data, tmp_path) -> Path:
 
 @pytest.fixture
 def collator(configure, tiny_model_dir, tiny_processor):
-    settings = configure(max_length=400, decode_time_limit_s=4.0).data_settings
+    settings = configure(max_length=400, decode_time_limit_s=2.0).data_settings
     return SwimCollator(tiny_processor, AutoConfig.from_pretrained(tiny_model_dir), settings)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr("swim.data.sample._PAUSE_S", 0.01)
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def expected_reasons() -> Counter:
@@ -130,34 +142,39 @@ def test_skipping_leaves_every_good_sample_as_it_is(dirty, collator):
 
 
 def test_a_run_over_dirt_counts_by_reason_and_ends(configure, dirty, capsys):
-    changes = {"data_config": dirty / "train.yaml", "max_length": 400, "decode_time_limit_s": 4.0, "max_steps": 9}
+    changes = {"data_config": dirty / "train.yaml", "max_length": 400, "decode_time_limit_s": 2.0, "max_steps": 10}
     config = configure(on_bad_record="skip", max_bad_fraction=0.5, **changes)
     train(config)
     folder = Path(config.output_dir)
-    skipped = [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]
-    assert Counter(entry["reason"] for entry in skipped) == expected_reasons()
+    skipped, unread = (read_lines(folder / name) for name in ("skipped.jsonl", "unread.jsonl"))
+    passing = {str(Reason.TIMEOUT): 1, str(Reason.NOT_READ): 2}
+    assert Counter(entry["reason"] for entry in unread) == passing
+    assert Counter(entry["reason"] for entry in skipped) == expected_reasons() - Counter(passing)
     rows = list(load_mixture(dirty / "train.yaml").dataset)
-    for entry in skipped:
+    for entry in skipped + unread:
         record = json.loads(rows[entry["position"]]["record"])
         assert record["index"].startswith("videorefer_dirt_") and record["index"] in entry["record"]
         assert entry["file"].endswith("train.json") and len(entry["sha256"]) == 64
     last = log_entries(folder, "skipped_records")[-1]
-    assert [last[name] for name in COUNTS[1:]] == [len(skipped), 1, 1, 2]
+    assert [last[name] for name in COUNTS[1:]] == [len(skipped) + len(unread), 1, 1, 2]
     assert "skipped 3 record(s): no usable mask" in capsys.readouterr().out
 
-    # Its own list of what was skipped keeps those records out from the start.
+    # Its own list of what was skipped keeps those records out from the start, and the others in it.
     clean = load_mixture(dirty / "train.yaml", skip_list=folder / "skipped.jsonl")
+    same = load_mixture(dirty / "train.yaml", skip_list=folder / "unread.jsonl")
+    assert len(same.dataset) == len(rows)
     assert len(clean.dataset) == len(rows) - len(skipped)
-    train(configure("again", **{**changes, "max_steps": 5}, skip_list=folder / "skipped.jsonl"))
+    options = {"on_bad_record": "skip", "max_bad_fraction": 0.1, "skip_list": folder / "skipped.jsonl"}
+    train(configure("again", **{**changes, "max_steps": 5}, **options))
 
 
 def test_a_bad_record_fails_the_run_by_default(configure, dirty):
     with pytest.raises(DataError, match="videorefer_dirt_"):
-        train(configure(data_config=dirty / "train.yaml", max_steps=9, max_length=400, decode_time_limit_s=4.0))
+        train(configure(data_config=dirty / "train.yaml", max_steps=9, max_length=400, decode_time_limit_s=2.0))
 
 
 def test_too_many_bad_records_end_the_run(configure, dirty):
-    changes = {"data_config": dirty / "train.yaml", "max_length": 400, "decode_time_limit_s": 4.0, "max_steps": 9}
+    changes = {"data_config": dirty / "train.yaml", "max_length": 400, "decode_time_limit_s": 2.0, "max_steps": 10}
     with pytest.raises(
         TooManyBadRecords, match="more than max_bad_fraction = 0.02; they are listed .* in .*skipped.jsonl"
     ):
@@ -178,7 +195,7 @@ def test_an_empty_batch_learns_nothing_and_has_gradients(configure, collator, di
 
 
 def test_a_resumed_run_lists_each_skipped_record_once(configure, dirty):
-    changes = {"data_config": dirty / "train.yaml", "max_length": 400, "decode_time_limit_s": 4.0}
+    changes = {"data_config": dirty / "train.yaml", "max_length": 400, "decode_time_limit_s": 2.0}
     options = {"on_bad_record": "skip", "max_bad_fraction": 0.5, "max_steps": 8, "save_steps": 4, "save_total_limit": 5}
     whole = configure("whole", **changes, **options)
     train(whole)
@@ -194,13 +211,13 @@ def test_a_resumed_run_lists_each_skipped_record_once(configure, dirty):
 
 def test_skipped_lines_survive_two_writers(tmp_path):
     skipped = SkippedRecords(tmp_path, 0.1, {"a.json": "f" * 64})
-    entry = {"file": "a.json", "position": 3, "record": "a.json, record 3", "reason": "x", "message": "é"}
+    entry = {"file": "a.json", "position": 3, "record": "a.json, record 3", "reason": str(Reason.MISSING), "message": "é"}
     packed = torch.frombuffer(bytearray(json.dumps([entry] * 2).encode()), dtype=torch.uint8)
     for step in (0, 1, 2):
         skipped.write(packed, step)
     assert len(skipped.read()) == 6 and skipped.read()[0] == {"step": 0, "sha256": "f" * 64, **entry}
     skipped.forget_after(2)
-    assert [line["step"] for line in skipped.read()] == [0, 0, 1, 1] and skipped.by_reason() == {"x": 4}
+    assert [line["step"] for line in skipped.read()] == [0, 0, 1, 1] and skipped.by_reason() == [("missing file", 4, skipped.path)]
     skipped.check(100, 10)
     with pytest.raises(TooManyBadRecords, match="11 of 20 records were skipped"):
         skipped.check(20, 11)

@@ -1,7 +1,9 @@
 """What can be handed in as a video or image, and what each of them turns into."""
 
 import base64
+import errno
 import io
+import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -232,7 +234,7 @@ class _Pages(BaseHTTPRequestHandler):
         if name == "/slow.mp4":
             time.sleep(5)
         if name not in self.pages:
-            self.send_error(404)
+            self.send_error(503 if name == "/busy.mp4" else 404)
             return
         content = self.pages[name]
         self.send_response(200)
@@ -300,7 +302,8 @@ def test_data_uris(mp4):
     [
         ("none.mp4", Reason.MISSING, "cannot be fetched .404"),
         ("page.mp4", Reason.UNREADABLE, "unreadable video http://127.*page.mp4: "),
-        ("broken.mp4", Reason.UNREADABLE, "the transfer broke off"),
+        ("broken.mp4", Reason.NOT_READ, "the transfer broke off"),
+        ("busy.mp4", Reason.NOT_READ, "cannot be fetched .503"),
         ("slow.mp4", Reason.TIMEOUT, "timed out"),
         ("stall.mp4", Reason.TIMEOUT, "timed out"),
         ("drip.mp4", Reason.TIMEOUT, "not there after 0.5 s"),
@@ -315,7 +318,23 @@ def test_a_url_that_fails_is_named(site, name, reason, message):
 def test_nobody_listens():
     with pytest.raises(DataError, match="cannot be fetched") as caught:
         read("http://127.0.0.1:1/clip.mp4")
-    assert caught.value.reason == Reason.MISSING
+    assert caught.value.reason == Reason.NOT_READ
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.png", "clip.webp"])
+def test_an_error_of_the_disk_is_none_of_the_file(tmp_path, name):
+    (tmp_path / name).symlink_to("/proc/self/mem")  # whose first byte is an I/O error
+    with pytest.raises(DataError, match=f"{name}: .*Input/output error") as caught:
+        read(tmp_path / name)
+    assert caught.value.reason == Reason.NOT_READ
+
+
+def test_a_stale_handle_of_a_shared_disk_is_no_missing_file(mp4, monkeypatch):
+    stale = OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    monkeypatch.setattr(sources.os, "stat", lambda path: (_ for _ in ()).throw(stale))
+    with pytest.raises(DataError, match="Stale file handle") as caught:
+        read(mp4)
+    assert caught.value.reason == Reason.NOT_READ
 
 
 def test_a_download_has_a_greatest_size(site, monkeypatch):

@@ -8,11 +8,14 @@ none    typed and complete, every phrase has its instance, files are there, mask
 header  also: videos open, annotated frames lie within them, masks fit their frames (the default)
 full    also: the sampled frames decode; exactly what training does
 
+What a disk or network did not give in time is tried again, and never listed: such a record is counted as not read, and
+the same command tries it anew. A record whose reading ends a worker process is listed under that reason.
+
 `--train_config` gives the budget, the system prompt and the model, whose processor then counts tokens and finds phrases
 that own no token; without it the paper's budget is taken and tokens are not counted.
 
 Writes into `--output`: report.json, skip_list.jsonl (for the training key `skip_list`) and progress.jsonl, from which the
-same command goes on after a kill. The status is 1 when a record is bad.
+same command goes on after a kill. The status is 1 when a record is bad or was not read.
 """
 
 import argparse
@@ -24,6 +27,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,7 +41,7 @@ from swim.data.collator import SwimCollator
 from swim.data.mixture import Mixture, load_mixture, row_record
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
-from swim.errors import DataError
+from swim.errors import DataError, Reason
 from swim.files import append_json_lines, read_json_lines, write_atomically
 from swim.lock import alone_in
 
@@ -54,7 +58,7 @@ console = Console(soft_wrap=True)
 
 
 class Checker:
-    """Checks rows of one mixture; lives once in every worker process."""
+    """Checks rows of one mixture; lives once in every process that checks."""
 
     def __init__(self, mixture: Mixture, level: str, settings: DataSettings, model: str | None):
         self.rows = mixture.dataset
@@ -73,7 +77,7 @@ class Checker:
         try:
             return {"row": number, **self._walk(self.rows[number])}
         except DataError as error:
-            return {"row": number, "record": error.where, "reason": str(error.reason), "message": error.message}
+            return _finding(number, error.where, error.reason, error.message)
 
     def _walk(self, row: dict) -> dict:
         record = row_record(row)
@@ -94,17 +98,57 @@ class Checker:
         return {"tokens": tokens, **odd}
 
 
+def _finding(row: int, where: str, reason: Reason, message: str) -> dict:
+    return {"row": row, "record": where, "reason": str(reason), "message": message}
+
+
+def _may_pass(result: dict) -> bool:
+    return "reason" in result and Reason(result["reason"]).may_pass
+
+
+_SPAWN = multiprocessing.get_context("spawn")  # forking a process that runs torch's threads can deadlock
+_NOTHING = -1
+
+
+class UnderWay:
+    """Which row each worker process is reading, in memory that they share: one that has died cannot be asked."""
+
+    def __init__(self, workers: int):
+        self._rows = _SPAWN.RawArray("q", [_NOTHING] * workers)
+        self._workers = _SPAWN.Value("q", 0)
+        self._number = None  # of this worker
+
+    def join(self):
+        """Takes a place; called once by each worker."""
+        with self._workers.get_lock():
+            self._number = self._workers.value
+            self._workers.value += 1
+
+    def note(self, row: int):
+        self._rows[self._number] = row
+
+    def rows(self) -> list[int]:
+        return [row for row in self._rows if row != _NOTHING]
+
+
 _checker: Checker | None = None  # of this worker process
+_under_way: UnderWay | None = None
 
 
-def _start_worker(config_path: str, level: str, settings: DataSettings, model: str | None):
-    global _checker
+def _start_worker(under_way: UnderWay, config_path: str, level: str, settings: DataSettings, model: str | None):
+    global _checker, _under_way
     torch.set_num_threads(1)
-    _checker = Checker(load_mixture(config_path), level, settings, model)
+    _checker, _under_way = Checker(load_mixture(config_path), level, settings, model), under_way
+    under_way.join()
 
 
 def _check_rows(numbers: list[int]) -> list[dict]:
-    return [_checker(number) for number in numbers]
+    results = []
+    for number in numbers:
+        _under_way.note(number)
+        results.append(_checker(number))
+    _under_way.note(_NOTHING)
+    return results
 
 
 class Progress:
@@ -121,7 +165,7 @@ class Progress:
             write_atomically(path, json.dumps(asked) + "\n")
 
     def add(self, results: list[dict]):
-        append_json_lines(self.path, results)
+        append_json_lines(self.path, [result for result in results if not _may_pass(result)])
         self.results.update((result["row"], result) for result in results)
 
 
@@ -140,7 +184,7 @@ def check(
     progress = Progress(output / "progress.jsonl", json.loads(json.dumps(asked)))
     open_rows = [number for number in range(len(mixture.dataset)) if number not in progress.results]
     with tqdm(total=len(mixture.dataset), initial=len(progress.results), desc="checking", unit="record") as bar:
-        for results in _results(open_rows, (config_path, level, settings, model), workers):
+        for results in _results(open_rows, mixture, (config_path, level, settings, model), workers):
             progress.add(results)
             bar.update(len(results))
     results = [progress.results[number] for number in range(len(mixture.dataset))]
@@ -150,23 +194,62 @@ def check(
     return report
 
 
-def _results(numbers: list[int], worker_arguments: tuple, workers: int) -> Iterator[list[dict]]:
-    tasks = [numbers[first : first + ROWS_PER_TASK] for first in range(0, len(numbers), ROWS_PER_TASK)]
-    if workers == 1:  # a process of its own would only start slowly
-        _start_worker(*worker_arguments)
-        yield from map(_check_rows, tasks)
+def _results(rows: list[int], mixture: Mixture, arguments: tuple, workers: int) -> Iterator[list[dict]]:
+    """The results of the rows, in any order. workers: 0 for none: then what ends a process ends this one.
+
+    When a worker dies, all of its pool end. The rows that they were reading are read again, each in a process of its own,
+    where the culprit is the one that ends it; the rest goes on in a new pool.
+    """
+    if not workers:
+        checker = Checker(mixture, *arguments[1:])
+        yield from ([checker(row)] for row in rows)
         return
-    spawn = multiprocessing.get_context("spawn")  # forking a process that runs torch's threads can deadlock
-    with ProcessPoolExecutor(min(workers, len(tasks)) or 1, spawn, _start_worker, worker_arguments) as pool:
+    while rows:
+        under_way, done = UnderWay(workers), set()
+        try:
+            for results in _in_pool(rows, under_way, arguments, workers):
+                done.update(result["row"] for result in results)
+                yield results
+        except BrokenProcessPool:
+            suspects = [row for row in under_way.rows() if row not in done]
+            if not suspects:
+                raise WorkersDie("the worker processes end before they read a record; try --workers 0") from None
+            for row in suspects:
+                yield [_alone(row, mixture, arguments)]
+            done.update(suspects)
+        rows = [row for row in rows if row not in done]
+
+
+def _in_pool(rows: list[int], under_way: UnderWay, arguments: tuple, workers: int) -> Iterator[list[dict]]:
+    tasks = [rows[first : first + ROWS_PER_TASK] for first in range(0, len(rows), ROWS_PER_TASK)]
+    with ProcessPoolExecutor(min(workers, len(tasks)), _SPAWN, _start_worker, (under_way, *arguments)) as pool:
         for future in as_completed([pool.submit(_check_rows, task) for task in tasks]):
             yield future.result()
 
 
+def _alone(row: int, mixture: Mixture, arguments: tuple) -> dict:
+    try:
+        return next(_in_pool([row], UnderWay(1), arguments, 1))[0]
+    except BrokenProcessPool:
+        place = mixture.dataset[row]
+        message = "its worker process died twice: a crash in a library, or all memory used up"
+        return _finding(row, f"{place['file']}, record {place['position']}", Reason.CRASH, message)
+
+
+class WorkersDie(Exception):
+    """No worker process comes as far as a record."""
+
+
 def summarise(results: list[dict]) -> dict:
-    """Counts of all rows, of the bad ones by reason, of what is odd, and the spread of token counts."""
+    """Counts of all rows, of the bad ones by reason, of what is odd, and the spread of token counts.
+
+    not_read: rows that a disk or network did not give in time. They are not bad, but stand among the reasons.
+    """
     reasons = Counter(result["reason"] for result in results if "reason" in result)
     tokens = sorted(result["tokens"] for result in results if result.get("tokens") is not None)
-    summary = {"records": len(results), "bad": reasons.total(), "by_reason": dict(reasons.most_common())}
+    not_read = sum(map(_may_pass, results))
+    counts = {"records": len(results), "bad": reasons.total() - not_read, "not_read": not_read}
+    summary = {**counts, "by_reason": dict(reasons.most_common())}
     for name in ODD:
         summary[name] = sum(result.get(name, 0) for result in results)
     if tokens:
@@ -182,7 +265,7 @@ def summarise(results: list[dict]) -> dict:
 def _write_skip_list(path: Path, mixture: Mixture, results: list[dict]):
     hashes, lines = mixture.hashes, []
     for result in results:
-        if "reason" in result:
+        if "reason" in result and not _may_pass(result):
             row = mixture.dataset[result["row"]]
             place = {"sha256": hashes[row["file"]], "file": row["file"], "position": row["position"]}
             lines.append(json.dumps({**place, **{key: result[key] for key in ("record", "reason", "message")}}) + "\n")
@@ -201,6 +284,8 @@ def print_report(report: dict, output: Path):
     console.print(table)
     if "tokens" in report:
         console.print("tokens: " + ", ".join(f"{name} {value:,.0f}" for name, value in report["tokens"].items()))
+    if report["not_read"]:
+        console.print(f"{report['not_read']:,} records were not read, and are not listed: give the same command again")
     console.print(f"written: {output}/report.json, skip_list.jsonl")
 
 
@@ -209,7 +294,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help="mixture YAML")
     parser.add_argument("--train_config", help="training YAML: budget, system prompt, model")
     parser.add_argument("--decode", choices=LEVELS, default="header")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, 0: none but this one")
     parser.add_argument("--output", help="folder (default: output/check/<name of the mixture>)")
     options = parser.parse_args(arguments)
     output = Path(options.output or f"output/check/{Path(options.config).stem}")
@@ -223,11 +308,11 @@ def main(arguments: list[str] | None = None) -> int:
         mixture = load_mixture(options.config)
         with alone_in(output):
             report = check(mixture, options.config, options.decode, settings, model, output, options.workers)
-    except (DataError, ValueError) as error:
+    except (DataError, ValueError, WorkersDie) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print_report(report, output)
-    return int(report["bad"] > 0)
+    return int(report["bad"] + report["not_read"] > 0)
 
 
 if __name__ == "__main__":

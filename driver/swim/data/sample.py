@@ -1,17 +1,29 @@
 """A sample: one record with its pixels and its masks, ready for the processor."""
 
+import logging
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from swim.data.masks import cover_cells, decode_mask, is_off_by_one
+from swim.data.masks import check_mask, cover_cells, decode_mask, is_off_by_one
 from swim.data.mixture import row_record
 from swim.data.records import Record
 from swim.data.settings import DataSettings
 from swim.errors import DataError, Reason
-from swim.video.clip import Clip, read_clip, read_header
+from swim.video.clip import Clip, Header, read_clip, read_header
 from swim.video.sources import FOLDER_FPS, local_file
+
+# A shared disk that does not answer in time is not the record's fault: it is tried again, with more time.
+_TIME_LIMITS = (1, 2, 2)  # times the setting's; all of them fit well into `dataloader_timeout_s`
+_PAUSE_S = 2.0
+
+Read = TypeVar("Read")
+
+logger = logging.getLogger(__name__)
 
 NO_USABLE_MASK = "no instance has a usable, non-empty mask within the video's frames"
 
@@ -75,7 +87,7 @@ class SampleReader:
         Every mask within the file is decoded and must fit. Raises DataError naming the record.
         """
         try:
-            header = read_header(record.path, self.settings.budget, self.cell_px, **self._limits(record, max_tokens))
+            header = self._header(record, max_tokens)
             used = [rle for frames in record.instances for number, rle in frames.items() if number < header.total]
             found = [decode_mask(rle, header.height, header.width).any() for rle in used]
             if record.instances and not any(found):
@@ -85,28 +97,46 @@ class SampleReader:
         resized = sum(is_off_by_one(rle, header.height, header.width) for rle in used)
         return header.tokens, resized, sum(number >= header.total for number in record.annotated_frames)
 
+    def _header(self, record: Record, max_tokens: int | None) -> Header:
+        return self._patiently(
+            record,
+            lambda limit_s: read_header(
+                record.path,
+                self.settings.budget,
+                self.cell_px,
+                folder_fps=record.fps or FOLDER_FPS,
+                max_tokens=max_tokens,
+                time_limit_s=limit_s,
+            ),
+        )
+
     def visual_tokens(self, clip: Clip) -> int:
         """Tokens of the clip's visual block."""
         height, width = clip.frames.shape[2:]
         return -(-len(clip.numbers) // self.temporal_patch_size) * (height // self.cell_px) * (width // self.cell_px)
 
     def check_files(self, record: Record):
-        """Raises DataError naming the record when its source is not there or a mask does not decode to its own size."""
+        """Raises DataError naming the record when its source is not there or a mask does not decode."""
         try:
             for path in record.path if isinstance(record.path, tuple) else (record.path,):
-                with local_file(path, self.settings.time_limit_s):
-                    pass
+                self._patiently(record, lambda limit_s, path=path: _find(path, limit_s))
             for rle in (rle for frames in record.instances for rle in frames.values()):
-                decode_mask(rle, *(rle["size"] if isinstance(rle, dict) and "size" in rle else (1, 1)))
+                check_mask(rle)
         except DataError as error:
             raise error.at(record.where) from None
 
-    def _limits(self, record: Record, max_tokens: int | None) -> dict:
-        return {
-            "folder_fps": record.fps or FOLDER_FPS,
-            "max_tokens": max_tokens,
-            "time_limit_s": self.settings.time_limit_s,
-        }
+    def _patiently(self, record: Record, read: Callable[[float], Read]) -> Read:
+        """What `read` gives within a time limit in seconds; what may pass is tried again with a longer one."""
+        *early, last = (self.settings.time_limit_s * factor for factor in _TIME_LIMITS)
+        for limit_s in early:
+            try:
+                return read(limit_s)
+            except DataError as error:
+                if not error.reason.may_pass:
+                    raise
+                logger.warning("%s: %s; trying again", record.where, error)
+                time.sleep(_PAUSE_S)
+        return read(last)
 
     def _masks_on_grid(self, record: Record, clip: Clip) -> tuple[np.ndarray, np.ndarray, int]:
         """(masks, mask_index, how many masks were one pixel off)."""
@@ -133,7 +163,18 @@ class SampleReader:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        clip = read_clip(record.path, self.settings.budget, annotated, self.cell_px, **self._limits(record, max_tokens))
+        clip = self._patiently(
+            record,
+            lambda limit_s: read_clip(
+                record.path,
+                self.settings.budget,
+                annotated,
+                self.cell_px,
+                folder_fps=record.fps or FOLDER_FPS,
+                max_tokens=max_tokens,
+                time_limit_s=limit_s,
+            ),
+        )
         limit = self.settings.cache_gb * 1e9
         if clip.frames.nbytes <= limit:
             self._cache[key] = clip
@@ -142,3 +183,9 @@ class SampleReader:
             _, oldest = self._cache.popitem(last=False)
             self._cached_bytes -= oldest.frames.nbytes
         return clip
+
+
+def _find(path, limit_s: float):
+    """Raises DataError where a source is not there."""
+    with local_file(path, limit_s):
+        pass

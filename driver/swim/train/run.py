@@ -103,8 +103,8 @@ def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
         write_report(folder.path, summary)
         folder.finish(summary)
         write_card(folder.path, folder.path)
-        for reason, count in trainer.skipped.by_reason().most_common():
-            console.print(f"skipped {count} record(s): {reason}; listed in {trainer.skipped.path}")
+        for reason, count, path in trainer.skipped.by_reason():
+            console.print(f"skipped {count} record(s): {reason}; listed in {path}")
         console.print(f"finished after {summary['steps']} steps: {folder.path}, see {REPORT_FILE} there")
     state.wait_for_everyone()
     return summary

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from swim.data.collator import SwimCollator
-from swim.errors import DataError
+from swim.errors import DataError, Reason
 from swim.files import append_json_lines, read_json_lines, write_atomically
 from swim.train.worker_notes import WorkerNotes
 
 SKIPPED_FILE = "skipped.jsonl"
+UNREAD_FILE = "unread.jsonl"
 # Of fewer records no share is taken: one bad record among the first ten is not yet 10 %.
 FEWEST_RECORDS = 100
 # What `data_counts` counts, in this order.
@@ -47,7 +48,7 @@ class CountingCollator:
                 if not self.skip:
                     raise
                 place = {"file": row["file"], "position": row["position"], "record": error.where}
-                skipped.append({**place, "reason": str(error.reason), "message": error.message})
+                skipped.append({**place, "reason": error.reason, "message": error.message})
         batch = self.collator(samples or [self.collator.empty_sample()])
         odd = [sum(getattr(sample, name) for sample in samples) for name in COUNTS[2:]]
         batch["data_counts"] = torch.tensor([len(rows), len(skipped), *odd])
@@ -70,11 +71,12 @@ def unpack(packed: torch.Tensor) -> list:
 class SkippedRecords:
     """`skipped.jsonl` in the run's folder: one line per skipped record, also a skip list for later runs.
 
-    Each line: step, file, sha256 of the file, position, record, reason, message. Ranks append whole lines.
+    Each line: step, file, sha256 of the file, position, record, reason, message. Ranks append whole lines. What a disk
+    did not give in time stands in `unread.jsonl` beside it, with the same lines: such a record may be as good as any.
     """
 
     def __init__(self, folder: str | Path, max_fraction: float, hashes: dict[str, str] | None = None):
-        self.path = Path(folder) / SKIPPED_FILE
+        self.path, self.unread_path = Path(folder) / SKIPPED_FILE, Path(folder) / UNREAD_FILE
         self.max_fraction = max_fraction
         self.hashes = hashes or {}
 
@@ -82,24 +84,35 @@ class SkippedRecords:
         """Appends the `skipped` tensor of one batch."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         entries = [{"step": step, "sha256": self.hashes.get(entry["file"]), **entry} for entry in unpack(packed)]
-        append_json_lines(self.path, entries)
+        for path in (self.path, self.unread_path):
+            if lines := [entry for entry in entries if self._path_of(entry["reason"]) == path]:
+                append_json_lines(path, lines)
 
     def read(self) -> list[dict]:
-        return list(read_json_lines(self.path))
+        return [entry for path in (self.path, self.unread_path) for entry in read_json_lines(path)]
+
+    def _path_of(self, reason: str) -> Path:
+        return self.unread_path if Reason(reason).may_pass else self.path
 
     def forget_after(self, step: int):
         """Drops what was skipped behind the checkpoint that a run resumes from: it will be met again."""
-        if self.path.exists():
-            kept = [entry for entry in self.read() if entry["step"] < step]
-            write_atomically(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        for path in (self.path, self.unread_path):
+            if path.exists():
+                kept = [entry for entry in read_json_lines(path) if entry["step"] < step]
+                write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
-    def by_reason(self) -> Counter:
-        return Counter(entry["reason"] for entry in self.read())
+    def by_reason(self) -> list[tuple[str, int, Path]]:
+        """(reason, records, where they are listed), the most frequent first."""
+        counts = Counter(entry["reason"] for entry in self.read())
+        return [(reason, count, self._path_of(reason)) for reason, count in counts.most_common()]
 
     def check(self, records: int, skipped: int):
         """Raises TooManyBadRecords when `skipped` of `records` are more than allowed; every rank knows both."""
         if skipped > self.max_fraction * max(records, FEWEST_RECORDS):
             raise TooManyBadRecords(
                 f"{skipped} of {records} records were skipped, more than max_bad_fraction = {self.max_fraction}; they are "
-                f"listed with their reasons in {self.path}"
+                f"listed with their reasons in {' and '.join(str(path) for path in self._written())}"
             )
+
+    def _written(self) -> list[Path]:
+        return [path for path in (self.path, self.unread_path) if path.exists()]

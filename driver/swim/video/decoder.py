@@ -35,6 +35,7 @@ _PICTURE_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1"
 # Codecs whose frames may be stored in another order than they are shown.
 _REORDER_UNSEEN = ("mpeg4", "msmpeg4v3", "vc1", "wmv3", "mpeg2video", "mpeg1video")
 _DEFAULT_BONUS_PX = 5_000_000  # what FFmpeg's own choice of a stream gives to the default one
+_READ_BYTES = 1 << 20
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
 
@@ -79,8 +80,8 @@ class VideoFile:
         try:
             yield
         except _UNREADABLE as error:
-            problem = getattr(error, "strerror", None) or error  # without the name of a temporary file
-            raise DataError(f"unreadable video {self.name}: {problem}", reason=Reason.UNREADABLE) from None
+            reason, problem = _why(self.path, error)
+            raise DataError(f"unreadable video {self.name}: {problem}", reason=reason) from None
 
     def _open(self):
         _refuse_picture(self.path)
@@ -215,6 +216,19 @@ class VideoFile:
                     yield frame
             if not wanted:
                 return
+
+
+def _why(path: Path, error: Exception) -> tuple[Reason, object]:
+    """(reason, what is said of it): FFmpeg calls many a damaged file an I/O error, and takes many an I/O error for the
+    file's end, so the file is read once more to learn whether the disk gives it."""
+    problem = getattr(error, "strerror", None) or error  # without the name of a temporary file
+    try:
+        with path.open("rb") as file:
+            while file.read(_READ_BYTES):
+                pass
+    except OSError as failure:
+        return Reason.of(failure, Reason.UNREADABLE), failure.strerror or failure
+    return Reason.UNREADABLE, problem
 
 
 def _preference(stream) -> int:

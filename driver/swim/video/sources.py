@@ -34,6 +34,7 @@ _ANIMATED = ("WEBP", "PNG", "AVIF")  # GIF is a video anyway; the further pictur
 FOLDER_FPS = 24.0
 MAX_DOWNLOAD_BYTES = 2_000_000_000
 _CHUNK_BYTES = 1 << 20
+_PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)  # what a web server says for a while
 # Pillow's name for what a download may be besides a video (it also knows some video formats, by name alone).
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 _BROKEN_IMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
@@ -108,7 +109,7 @@ class Pictures:
                     yield image
         except _BROKEN_IMAGE as error:
             problem = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-            raise DataError(f"unreadable image {describe_source(item)}: {problem}", reason=Reason.UNREADABLE) from None
+            raise DataError(f"unreadable image {describe_source(item)}: {problem}", reason=_reason(error)) from None
 
 
 class Animation:
@@ -142,7 +143,11 @@ class Animation:
             with Image.open(self._path) as image:
                 yield image
         except (*_BROKEN_IMAGE, EOFError) as error:
-            raise DataError(f"unreadable animation {self.name}: {error}", reason=Reason.UNREADABLE) from None
+            raise DataError(f"unreadable animation {self.name}: {error}", reason=_reason(error)) from None
+
+
+def _reason(error: Exception) -> Reason:
+    return Reason.of(error, Reason.UNREADABLE) if isinstance(error, OSError) else Reason.UNREADABLE
 
 
 def is_animation(source) -> bool:
@@ -205,8 +210,12 @@ def local_file(source: str | Path, limit_s: float) -> Iterator[Path]:
             yield Path(file.name)
         return
     path = path_of_url(text) or Path(text)
-    if not os.path.exists(path):  # False too for a name that is too long, or in a folder that may not be read
-        raise DataError(f"no such video or image: {path}; fix the record or data_root", reason=Reason.MISSING)
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:  # also a name that is too long, or in a folder that may not be read
+        if isinstance(error, OSError) and Reason.of(error, Reason.MISSING) == Reason.NOT_READ:
+            raise DataError(f"{path}: {error.strerror}", reason=Reason.NOT_READ) from None
+        raise DataError(f"no such video or image: {path}; fix the record or data_root", reason=Reason.MISSING) from None
     yield path
 
 
@@ -242,9 +251,15 @@ def _fetch(url: str, file, limit_s: float):
     except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
         raise DataError(f"{url}: {error}", reason=Reason.TIMEOUT) from None
     except urllib3.exceptions.HTTPError as error:
-        raise DataError(f"{url}: the transfer broke off ({error})", reason=Reason.UNREADABLE) from None
+        raise DataError(f"{url}: the transfer broke off ({error})", reason=Reason.NOT_READ) from None
     except requests.RequestException as error:
-        raise DataError(f"{url}: cannot be fetched ({error})", reason=Reason.MISSING) from None
+        passing = isinstance(error, requests.ConnectionError) or _status(error) in _PASSING_STATUS
+        reason = Reason.NOT_READ if passing else Reason.MISSING
+        raise DataError(f"{url}: cannot be fetched ({error})", reason=reason) from None
+
+
+def _status(error: requests.RequestException) -> int | None:
+    return None if error.response is None else error.response.status_code
 
 
 def _decode_data_uri(text: str, match: re.Match) -> bytes:
@@ -269,7 +284,8 @@ def _images_in(folder: Path) -> list[Path]:
     try:
         files = [path for path in folder.iterdir() if _is_frame(path)]
     except OSError as error:
-        raise DataError(f"unreadable folder {folder}: {error.strerror}", reason=Reason.UNREADABLE) from None
+        reason = Reason.of(error, Reason.UNREADABLE)
+        raise DataError(f"unreadable folder {folder}: {error.strerror}", reason=reason) from None
     return sorted(files, key=lambda path: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)])
 
 
