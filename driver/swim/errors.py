@@ -22,6 +22,8 @@ class Reason(StrEnum):
     NO_MASK = "no usable mask"
     BAD_MASK = "mask does not decode or fit its frame"
     MISSING = "missing file"
+    URL = "URL, in data that is not trusted"
+    OUTSIDE = "path out of data_root, in data that is not trusted"
     UNREADABLE = "unreadable video or image"
     TIMEOUT = "decoding takes too long"
     NOT_READ = "the disk or the network does not answer"

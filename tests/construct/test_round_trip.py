@@ -25,7 +25,7 @@ from swim.train.run import train
 from swim.video.clip import VisualBudget
 
 from ..chat_server import ChatServer
-from ..train.conftest import configure, demo_data  # noqa: F401  (the demo's training configuration)
+from ..train.conftest import configure  # noqa: F401  (the demo's training configuration)
 from ..video.clips import pictures, write_video
 from .player import NOUNS, play
 

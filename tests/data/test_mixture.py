@@ -121,7 +121,7 @@ def test_relative_paths_are_relative_to_the_yaml(folder, monkeypatch):
     monkeypatch.chdir(folder / "data")
     half = {"json_path": "../data/a.json", "data_root": "../clips", "sampling_strategy": "end:50%"}
     mixture = mixed(folder, half, {"json_path": "../data/b.json"})
-    assert mixture.dataset.column_names == ["position", "record", "annotation", "file", "data_root", "folder_fps"]
+    assert mixture.dataset.column_names == ["position", "record", "annotation", "file", "data_root", "folder_fps", "untrusted"]
     assert names(mixture) == ["a2", "a3", "b0", "b1", "b2"]
     assert mixture.dataset["position"][:] == [2, 3, 0, 1, 2]
     config = folder / "config"
@@ -216,7 +216,7 @@ def test_what_a_mixture_says_of_itself(folder):
     assert (told["rows"], told["unmatched_skips"], len(told["sources"])) == (5, 1, 2)
     assert told["sources"][0] == {
         "json_path": f"{folder}/config/../data/a.json", "data_root": f"{folder}/config", "records": 4, "selected": 2,
-        "strategy": "all", "weight": 0.5, "folder_fps": None, "sha256": hashes["a"], "skipped": 0,
+        "strategy": "all", "weight": 0.5, "folder_fps": None, "sha256": hashes["a"], "skipped": 0, "untrusted": False,
     }  # fmt: skip
     console = Console(width=250, file=io.StringIO())
     console.print(mixture.table())

@@ -30,7 +30,8 @@ from swim.attention.overlay import write_overlay
 from swim.attention.pictures import Row, draw_sheet
 from swim.data.bench import parse_annotated
 from swim.data.collator import SwimCollator
-from swim.data.records import Record, Turn, locate
+from swim.data.records import Record, Turn
+from swim.data.root import DataRoot, add_root_options, root_of
 from swim.data.streaming import stream_records
 from swim.data.tags import strip_tags
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
@@ -141,18 +142,18 @@ def asked_record(options: argparse.Namespace) -> Record:
         return _recorded(path, path.parent, "0")
     if options.records is not None:
         path = Path(options.records)
-        return _recorded(path, options.video_root or path.parent, options.record)
+        return _recorded(path, root_of(options, path), options.record)
     if options.prompt is None:
         raise ValueError(
             '--prompt is missing: what should be asked? For example --prompt "What does the <ins>dog</ins> do?"'
         )
-    video, image = (None if path is None else locate(path, ".") for path in (options.video, options.image))
+    video, image = (None if path is None else DataRoot(Path()).locate(path) for path in (options.video, options.image))
     record = visual_record(f"--{given[0]}", video, image, options.prompt, options.folder_fps)
     text, spans = strip_tags(options.prompt)
     return replace(record, turns=[Turn("user", text, spans, [0] * len(spans)), record.turns[1]])
 
 
-def _recorded(path: Path, root: str | Path, key: str) -> Record:
+def _recorded(path: Path, root: DataRoot, key: str) -> Record:
     """The record of that id or index, else at that position. Raises DataError when there is none."""
     at_position = None
     for position, raw in enumerate(stream_records(path)):
@@ -222,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prompt", help="the question; tagged nouns are shown")
     parser.add_argument("--records", help="annotated JSON file instead of --video and --prompt")
     parser.add_argument("--record", default="0", help="id, index or position in --records")
-    parser.add_argument("--video_root", help="what the records' videos are relative to (default: the file's folder)")
+    add_root_options(parser)
     parser.add_argument(
         "--phrase", action="append", default=[], help="words of the question or the answer; may be repeated"
     )

@@ -22,6 +22,7 @@ from rich.table import Table
 from swim.construct.inputs import Estimate, survey
 from swim.construct.rewriter import Rewriter, RewriteSettings
 from swim.construct.run import REPLIES, construct
+from swim.data.root import add_root_options, root_of
 from swim.errors import DataError
 from swim.llm import Asker, Endpoint, ServiceRefuses
 from swim.reply_cache import ReplyCache
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--input", nargs="+", required=True, help="VideoRefer-layout files (.json, .jsonl, .gz)")
     parser.add_argument("--output", required=True, help="folder of the refined files")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--video_root", help="what the videos are relative to (default: the file's folder)")
+    add_root_options(parser, "the videos are")
     parser.add_argument("--with_frames", type=int, default=0, metavar="K", help="outlined frames to show with a record")
     parser.add_argument("--synonyms", action="store_true", help="a synonym variant of the benches too")
     parser.add_argument("--shard_size", type=int, default=10_000, help="records in one output file")
@@ -111,7 +112,8 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"--shard_size must be 1 or more, found {options.shard_size}")
     settings = RewriteSettings(options.attempts, options.with_frames, options.synonyms)
     endpoint, folder = endpoint_of(options), Path(options.output)
-    files, estimate = survey(options.input, options.video_root, settings, options.limit)
+    inputs = [(Path(file), root_of(options, file)) for file in options.input]
+    files, estimate = survey(inputs, settings, options.limit)
     say_estimate(estimate, endpoint)
     if options.dry_run:
         return 0

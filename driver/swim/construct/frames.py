@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from swim.data.masks import decode_mask, outline_of
-from swim.data.records import Source
+from swim.data.root import Source
 from swim.errors import DataError, Reason
 from swim.video.clip import VisualBudget, read_clip
 from swim.video.encoder import jpeg_uri

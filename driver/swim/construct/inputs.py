@@ -11,16 +11,17 @@ from tqdm import tqdm
 from swim.construct.prompt import estimate
 from swim.construct.rewriter import RewriteSettings
 from swim.construct.tasks import Kind, kind_of, read_task
+from swim.data.root import DataRoot
 from swim.data.streaming import file_ending, stream_records
 from swim.errors import DataError
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """records: how many are read. kind: of the first. root: what its videos are relative to."""
+    """records: how many are read. kind: of the first. root: where its videos lie."""
 
     path: Path
-    root: Path
+    root: DataRoot
     sha256: str
     records: int
     kind: Kind
@@ -55,15 +56,14 @@ class Estimate:
 
 
 def survey(
-    paths: list[str], video_root: str | None, settings: RewriteSettings, limit: int | None
+    inputs: list[tuple[Path, DataRoot]], settings: RewriteSettings, limit: int | None
 ) -> tuple[list[InputFile], Estimate]:
-    """Reads every file once. video_root: default the file's own folder. limit: the first records of each file only.
+    """Reads every file once. inputs: each with where its videos lie. limit: the first records of each file only.
 
     Raises DataError for a file that cannot be read, ValueError for two of the same name.
     """
     files, totals = [], [0, 0, 0]
-    for path in map(Path, paths):
-        root = path.parent if video_root is None else Path(video_root)
+    for path, root in inputs:
         count, kind = 0, Kind.CONVERSATION
         for raw in tqdm(islice(stream_records(path), limit), desc=f"reading {path.name}", unit="record", delay=2):
             kind = kind_of(raw) if count == 0 else kind

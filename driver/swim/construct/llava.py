@@ -26,12 +26,13 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from swim.concurrently import run_concurrently
 from swim.construct.outputs import ShardWriter
 from swim.data.records import parse_record
+from swim.data.root import DataRoot, add_root_options, root_of
 from swim.data.streaming import stream_records
 from swim.errors import DataError, Reason
 from swim.files import write_atomically
-from swim.concurrently import run_concurrently
 from swim.video.clip import VisualBudget, read_clip
 
 _STRATA = ("duration", "source")
@@ -77,7 +78,7 @@ def rewrite(raw: dict, template: str) -> dict:
     return {**raw, "video": video, "conversations": kept}
 
 
-def find_candidates(files: list[Path], root: Path, template: str) -> tuple[list[Candidate], Counter]:
+def find_candidates(files: list[Path], root: DataRoot, template: str) -> tuple[list[Candidate], Counter]:
     """(the records that are sound as records, how many are not, by reason)."""
     found, dropped = [], Counter()
     for place, path in enumerate(files):
@@ -205,7 +206,7 @@ def print_report(report: dict, output: Path):
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="swim.construct.llava", description=__doc__.splitlines()[0])
     parser.add_argument("--input", nargs="+", required=True, help="LLaVA-Video files (.json, .jsonl, .gz)")
-    parser.add_argument("--video_root", required=True)
+    add_root_options(parser, "the videos are", required=True)
     parser.add_argument("--output", required=True, help="a .json file")
     parser.add_argument(
         "--path", default="{video}", help='of a video below --video_root, such as "{data_source}/{video}"'
@@ -234,7 +235,7 @@ def filter_records(options: argparse.Namespace) -> dict:
     if options.sample is not None and options.sample < 1:
         raise ValueError(f"--sample must be 1 or more, found {options.sample}")
     files, output, prober = [Path(path) for path in options.input], Path(options.output), Prober(options.workers)
-    candidates, dropped = find_candidates(files, Path(options.video_root), options.path)
+    candidates, dropped = find_candidates(files, root_of(options, files[0]), options.path)
     records = len(candidates) + dropped.total()
     chosen, unreadable = choose(candidates, options.sample, by, options.seed, prober)
     dropped += unreadable

@@ -23,6 +23,7 @@ from swim.construct.run import REJECTED
 from swim.construct.tasks import Kind, kind_of
 from swim.data.bench import parse_bench_d, parse_bench_q
 from swim.data.records import parse_record
+from swim.data.root import DataRoot, add_root_options, root_of
 from swim.data.streaming import stream_records
 from swim.data.tags import assign_instances, strip_tags
 from swim.errors import DataError
@@ -86,7 +87,7 @@ def texts_of(raw: dict) -> list[tuple[str, str]]:
     return [(roles[turn["from"]], turn["value"]) for turn in raw["conversations"]]
 
 
-def show_record(raw: dict, where: str, root: Path, frames: int) -> Shown:
+def show_record(raw: dict, where: str, root: DataRoot, frames: int) -> Shown:
     """What of a record is shown. A bad record, or one whose video cannot be read, says so."""
     shown = Shown(str(raw.get("index", raw.get("id", where))), str(raw.get("video") or raw.get("image")))
     try:
@@ -100,7 +101,7 @@ def show_record(raw: dict, where: str, root: Path, frames: int) -> Shown:
     return shown
 
 
-def _parse(raw: dict, where: str, root: Path):
+def _parse(raw: dict, where: str, root: DataRoot):
     """The typed record, by its layout. A Bench-D item in a conversation's form is read as a record."""
     kind = kind_of(raw)
     parsers = {Kind.CONVERSATION: parse_record, Kind.BENCH_D: parse_bench_d, Kind.BENCH_Q: parse_bench_q}
@@ -184,7 +185,7 @@ def _rejections(rejected: list[dict], most: int) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="swim.construct.review", description=__doc__.splitlines()[0])
     parser.add_argument("file", help="NL-Refer records or bench items (.json, .jsonl, .gz)")
-    parser.add_argument("--video_root", help="what the videos are relative to (default: the file's folder)")
+    add_root_options(parser, "the videos are")
     parser.add_argument("--output", default="review.html")
     parser.add_argument("--sample", type=int, default=20, help="records, and rejected ones, to show")
     parser.add_argument("--seed", type=int, default=0)
@@ -194,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         path = Path(options.file)
         if options.sample < 1 or options.frames < 1:
             raise ValueError("--sample and --frames must be 1 or more")
-        root = path.parent if options.video_root is None else Path(options.video_root)
+        root = root_of(options, path)
         chosen, total = sample_records(path, options.sample, options.seed)
         shown = [
             show_record(raw, f"{path}, record {position}", root, options.frames)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from swim.data.bench import DEFAULT_QUESTION, parse_bench_d, parse_bench_q, parse_videorefer
-from swim.data.records import Source, parse_record
+from swim.data.records import parse_record
+from swim.data.root import Source
 from swim.data.tags import assign_instances, strip_tags
 from swim.errors import DataError, Reason
 

@@ -23,6 +23,7 @@ from swim.data.records import (
     refuse_without_masks,
     turn_text,
 )
+from swim.data.root import DataRoot
 from swim.data.tags import strip_placeholders, strip_tags
 from swim.errors import DataError, Reason
 
@@ -132,7 +133,7 @@ class _RawVideoRefer(_RawCaptioned):
     annotation: list[Instance] = Field(min_length=1)
 
 
-def parse_bench_q(raw: dict, where: str, data_root: str | Path) -> BenchQ:
+def parse_bench_q(raw: dict, where: str, data_root: str | Path | DataRoot) -> BenchQ:
     """Checks one Bench-Q item. Raises DataError naming the item, the field and what was found."""
     where = describe(raw, where)
     item = check_layout(_RawBenchQ, raw, where)
@@ -155,7 +156,7 @@ def parse_bench_q(raw: dict, where: str, data_root: str | Path) -> BenchQ:
         raise error.at(where) from None
 
 
-def parse_bench_d(raw: dict, where: str, data_root: str | Path) -> BenchD:
+def parse_bench_d(raw: dict, where: str, data_root: str | Path | DataRoot) -> BenchD:
     """Checks one Bench-D item: a question and its reference, or a caption, which gets the default question.
 
     Raises DataError naming the item, the field and what was found.
@@ -200,7 +201,7 @@ def as_conversation(raw: dict, where: str) -> dict:
     return {**raw, "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]}
 
 
-def parse_annotated(raw: dict, where: str, data_root: str | Path) -> Record:
+def parse_annotated(raw: dict, where: str, data_root: str | Path | DataRoot) -> Record:
     """A supervised record of any annotated layout: NL-Refer, Bench-D or Bench-Q.
 
     Raises DataError naming the item, with the reason NO_MASK for one without annotation.
@@ -211,7 +212,7 @@ def parse_annotated(raw: dict, where: str, data_root: str | Path) -> Record:
     return record
 
 
-def parse_videorefer(raw: dict, where: str, data_root: str | Path) -> VideoRefer:
+def parse_videorefer(raw: dict, where: str, data_root: str | Path | DataRoot) -> VideoRefer:
     """Checks one record of the original layout, see `VideoRefer`.
 
     Raises DataError naming the record and the field: for instance for an `<objectN>` without annotation, or a region

@@ -38,7 +38,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor
 
 from swim.data.collator import SwimCollator
-from swim.data.mixture import Mixture, load_mixture, row_record
+from swim.data.mixture import Mixture, load_mixture, root_of_row, row_record
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
 from swim.errors import DataError, Reason
@@ -51,6 +51,8 @@ ODD = {
     "resized_masks": "masks one pixel off (resized)",
     "frames_past_end": "annotated frames past the end (left out)",
     "stray_placeholders": "placeholders besides a leading one (removed)",
+    "urls": "records that name a URL",
+    "outside_root": "records that name a path out of data_root",
 }
 ROWS_PER_TASK = 32
 
@@ -80,22 +82,23 @@ class Checker:
             return _finding(number, error.where, error.reason, error.message)
 
     def _walk(self, row: dict) -> dict:
-        record = row_record(row)
+        record, root = row_record(row), root_of_row(row)
+        named = {"urls": int(any(root.urls(record.path))), "outside_root": int(any(root.outsiders(record.path)))}
+        found = {"stray_placeholders": record.stray_placeholders, **named}
         text_tokens, room = None, None
         if self.collator is not None:
             text_tokens, room = self.collator.measure(record)
         if self.level == "none":
             self.reader.check_files(record)
-            return {"stray_placeholders": record.stray_placeholders}
+            return found
         if self.level == "full":
-            found = self.reader.read(record, room)
-            visual_tokens = self.reader.visual_tokens(found.clip)
-            resized, past_end = found.resized_masks, found.frames_past_end
+            sample = self.reader.read(record, room)
+            visual_tokens = self.reader.visual_tokens(sample.clip)
+            resized, past_end = sample.resized_masks, sample.frames_past_end
         else:
             visual_tokens, resized, past_end = self.reader.check_header(record, room)
         tokens = None if text_tokens is None else text_tokens + visual_tokens
-        odd = {"resized_masks": resized, "frames_past_end": past_end, "stray_placeholders": record.stray_placeholders}
-        return {"tokens": tokens, **odd}
+        return {"tokens": tokens, "resized_masks": resized, "frames_past_end": past_end, **found}
 
 
 def _finding(row: int, where: str, reason: Reason, message: str) -> dict:

@@ -20,6 +20,7 @@ from swim.data.bench import as_conversation, parse_annotated
 from swim.data.index import Index, open_index
 from swim.data.pages import GiveBackPages
 from swim.data.records import Record, parse_record
+from swim.data.root import DataRoot
 from swim.data.skip_list import SkipList
 from swim.data.streaming import stream_records
 from swim.errors import DataError, Reason
@@ -36,6 +37,7 @@ class _Source(BaseModel):
     sampling_strategy: str = "all"
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     folder_fps: float | None = Field(None, gt=0, allow_inf_nan=False)
+    untrusted: bool = False
 
 
 class _Config(BaseModel):
@@ -48,7 +50,7 @@ class ResolvedSource:
     """One file of a mixture.
 
     records: in the file. selected: rows of one epoch, after strategy, weight and skip list. skipped: rows that the skip
-    list leaves out. sha256: of the file's bytes.
+    list leaves out. sha256: of the file's bytes. untrusted: see `swim.data.root.DataRoot`.
     """
 
     json_path: str
@@ -60,6 +62,7 @@ class ResolvedSource:
     folder_fps: float | None
     sha256: str
     skipped: int
+    untrusted: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Mixture:
     """dataset: one row per record and repetition, memory-mapped; `row_record` parses a row. sources: in its order.
 
     Columns of a row: position int32 and file (which record), record and annotation (its JSON, see `open_index`),
-    data_root, folder_fps float64 or null. unmatched_skips: entries of the skip list that belong to no file.
+    data_root, folder_fps float64 or null, untrusted bool. unmatched_skips: entries of the skip list that belong to no file.
     """
 
     dataset: Dataset
@@ -125,7 +128,7 @@ def load_mixture(config_path: str | Path, seed: int = 0, skip_list: str | Path |
             kept = [position for position in repeated if position not in bad]
             if kept:
                 mapped.append(index.dataset)
-                parts.append(_rows(index, root, source.folder_fps).select(np.array(kept)))  # hashed faster than a list
+                parts.append(_rows(index, root, source).select(np.array(kept)))  # hashed faster than a list
             resolved = ResolvedSource(
                 json_path=str(path),
                 data_root=root,
@@ -136,6 +139,7 @@ def load_mixture(config_path: str | Path, seed: int = 0, skip_list: str | Path |
                 folder_fps=source.folder_fps,
                 sha256=index.sha256,
                 skipped=len(repeated) - len(kept),
+                untrusted=source.untrusted,
             )
             sources.append(resolved)
     if not parts:
@@ -162,7 +166,7 @@ def load_annotated(path: str | Path, data_root: str | Path | None = None) -> Dat
         layout = as_conversation(raw, where)
         annotation = json.dumps(layout.pop("annotation"))
         row = {"position": position, "file": str(path), "record": json.dumps(layout), "annotation": annotation}
-        rows.append({**row, "data_root": root, "folder_fps": None})
+        rows.append({**row, "data_root": root, "folder_fps": None, "untrusted": False})
     if not rows:
         raise DataError("no record has a usable mask", str(path), Reason.NO_MASK)
     return Dataset.from_list(rows)
@@ -205,16 +209,22 @@ def row_record(row: dict) -> Record:
     raw = json.loads(row["record"])
     if row["annotation"]:
         raw["annotation"] = json.loads(row["annotation"])
-    return parse_record(raw, f"{row['file']}, record {row['position']}", row["data_root"], row["folder_fps"])
+    return parse_record(raw, f"{row['file']}, record {row['position']}", root_of_row(row), row["folder_fps"])
 
 
-def _rows(index: Index, data_root: str, folder_fps: float | None) -> Dataset:
+def root_of_row(row: dict) -> DataRoot:
+    """Where the videos of the row's file lie."""
+    return DataRoot(Path(row["data_root"]), row.get("untrusted", False))
+
+
+def _rows(index: Index, data_root: str, source: _Source) -> Dataset:
     """All rows of a file; what they have in common stands beside the mapped columns."""
     count = len(index.dataset)
     same = {
         "file": (str(index.path), pa.string()),
         "data_root": (data_root, pa.string()),
-        "folder_fps": (folder_fps, pa.float64()),
+        "folder_fps": (source.folder_fps, pa.float64()),
+        "untrusted": (source.untrusted, pa.bool_()),
     }
     table = pa.table({name: _constant(value, count, kind) for name, (value, kind) in same.items()})
     fingerprint = hashlib.sha256(repr((index.sha256, same)).encode()).hexdigest()[:16]  # else made from all rows

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
+from swim.data.root import DataRoot, Source, as_root
 from swim.data.streaming import HALF_CHARACTER
 from swim.data.tags import Span, assign_instances, refuse_placeholders, strip_placeholders, strip_tags
 from swim.errors import DataError, Reason
-from swim.video.sources import path_of_url
 
 # How the original VideoRefer layout writes an object; group 1 is its number, None for an unnumbered one.
 VIDEOREFER_OBJECT = re.compile(r"<object(\d+)>|<region>")
@@ -32,8 +32,6 @@ def _check_video(value: Any) -> str | list[str]:
     return value
 
 
-# A path, a URL, or one of either for each frame.
-Source = Path | str | tuple[Path | str, ...]
 FrameNumber = Annotated[str, AfterValidator(_check_frame_number)]
 Video = Annotated[str | list[str], PlainValidator(_check_video)]
 
@@ -55,13 +53,6 @@ class RawFrame(BaseModel):
 Instance = dict[FrameNumber, RawFrame | None]
 
 
-def locate(text: str, root: str | Path) -> Path | str:
-    """The path below `root`, that of a file URL, or the URL or data URI as it stands."""
-    if re.match(r"https?://|data:", text, re.IGNORECASE):
-        return text
-    return path_of_url(text) or Path(root, text)
-
-
 class RawItem(BaseModel):
     """What every layout has. Keys that are not listed are the user's own and are left alone."""
 
@@ -71,11 +62,9 @@ class RawItem(BaseModel):
     fps: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
     annotation: list[Instance] | None = None
 
-    def path(self, root: str | Path) -> Source:
-        """The video's path, or those of its frames."""
-        if isinstance(self.video, list):
-            return tuple(locate(frame, root) for frame in self.video)
-        return locate(self.video, root)
+    def path(self, root: str | Path | DataRoot) -> Source:
+        """The video's path, or those of its frames. Raises DataError where the root's data is not trusted with it."""
+        return as_root(root).locate_video(self.video)
 
     def instances(self) -> list[dict[int, Any]]:
         """For each instance {frame number: segmentation}, usable ones only. Raises DataError for a frame given twice."""
@@ -130,7 +119,7 @@ class Record:
         return sorted({number for frames in self.instances for number in frames})
 
 
-def parse_record(raw: dict, where: str, data_root: str | Path, folder_fps: float | None = None) -> Record:
+def parse_record(raw: dict, where: str, data_root: str | Path | DataRoot, folder_fps: float | None = None) -> Record:
     """Checks one JSON record. Paths are relative to `data_root`. folder_fps: the rate when the record has none.
 
     Records with `_qa_` in their index, with `data_source` or without annotation carry no supervision: their tags are
@@ -139,7 +128,7 @@ def parse_record(raw: dict, where: str, data_root: str | Path, folder_fps: float
     where = describe(raw, where)
     checked = check_layout(_RawRecord, raw, where)
     try:
-        return _build(checked, where, Path(data_root), folder_fps)
+        return _build(checked, where, as_root(data_root), folder_fps)
     except DataError as error:
         raise error.at(where) from None
 
@@ -195,7 +184,7 @@ def refuse_without_masks(instances: list[dict[int, Any]]):
         raise DataError("no instance has a usable mask (every segmentation is null or missing)", reason=Reason.NO_MASK)
 
 
-def _build(raw: _RawRecord, where: str, root: Path, folder_fps: float | None) -> Record:
+def _build(raw: _RawRecord, where: str, root: DataRoot, folder_fps: float | None) -> Record:
     found = [turn_text(turn) for turn in raw.conversations]
     texts, stray = [(role, text) for role, text, _ in found], sum(count for _, _, count in found)
     _refuse_videorefer(raw, [text for _, text in texts])
@@ -215,7 +204,7 @@ def _build(raw: _RawRecord, where: str, root: Path, folder_fps: float | None) ->
         kept = spans if supervised else []
         turns.append(Turn(role, text, kept, named[used : used + len(kept)] if supervised else []))
         used += len(kept)
-    path = raw.path(root) if raw.image is None else locate(raw.image, root)
+    path = raw.path(root) if raw.image is None else root.locate_video(raw.image)
     fps = folder_fps if raw.fps is None else raw.fps
     return Record(where, path, raw.image is not None, turns, instances, fps, stray)
 

@@ -11,6 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from rich.console import Console
 
+from swim.data.root import DataRoot, add_root_options
 from swim.errors import DataError
 from swim.files import decode_text
 from swim.infer.answers import Question
@@ -20,7 +21,7 @@ from swim.infer.questions import ItemFile, question_record
 console = Console(soft_wrap=True)
 
 
-def read_items(path: str | Path, root: str | Path | None, parse: Callable, limit: int | None = None) -> ItemFile:
+def read_items(path: str | Path, root: str | Path | DataRoot | None, parse: Callable, limit: int | None = None) -> ItemFile:
     """Reads a JSON list of items with `parse(raw, where, root)`; root defaults to the file's folder.
 
     Raises DataError for a file that is missing or no list, for an item that does not fit, and for an id given twice.
@@ -55,7 +56,7 @@ def add_model_options(parser: argparse.ArgumentParser, output: str, max_new_toke
     """--questions, --model and everything that decides its answers."""
     parser.add_argument("--questions", help="the benchmark's JSON file (default: the demo's)")
     add_answer_options(parser, max_new_tokens)
-    parser.add_argument("--video_root", help="what the items' videos are relative to (default: the file's folder)")
+    add_root_options(parser, "the items' videos are")
     parser.add_argument("--output", default=output, help="folder of answers and report")
     parser.add_argument("--limit", type=int, help="the first N items only")
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from swim.attention.grounding import FIXED_THRESHOLD, FUSED, SCORES, THRESHOLDS, ground
 from swim.data.bench import parse_annotated
 from swim.data.records import Record
+from swim.data.root import DataRoot, add_root_options, root_of
 from swim.data.settings import DataSettings, find_reading
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
 from swim.errors import DataError, Reason
@@ -219,7 +220,7 @@ def reading_settings(options: argparse.Namespace) -> DataSettings:
     return replace(settings, keep_annotated_frames=options.keep_annotated_frames)
 
 
-def _parse(raw: dict, where: str, root: str | Path) -> Record | None:
+def _parse(raw: dict, where: str, root: DataRoot) -> Record | None:
     """The record, None for one without masks."""
     try:
         return parse_annotated(raw, where, root)
@@ -233,7 +234,7 @@ def evaluate(options: argparse.Namespace) -> dict | None:
     """The report; None on every process but the first. Raises ValueError, DataError."""
     names = model_names(options.model)
     path = options.data or make_demo_inputs(load_config(DEMO_CONFIG).demo).held_out_json
-    whole = read_items(path, options.video_root, _parse, options.limit)
+    whole = read_items(path, root_of(options, path), _parse, options.limit)
     file = replace(whole, items={key: record for key, record in whole.items.items() if record is not None})
     if not file.items:
         raise DataError("no record has a usable mask: nothing to score", str(path))
@@ -275,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
     demo = [str(Path(DEMO_MODEL) / "text_only"), DEMO_MODEL]
     parser.add_argument("--model", nargs="+", default=demo, help="one or more; differences are against the first")
     parser.add_argument("--data", help="annotated JSON file (default: the demo's held-out records)")
-    parser.add_argument("--video_root", help="what the records' videos are relative to (default: the file's folder)")
+    add_root_options(parser)
     parser.add_argument("--output", default="output/grounding")
     parser.add_argument("--layers", type=int, nargs="+", help="decoder layers (default: those of each checkpoint)")
     parser.add_argument("--limit", type=int, help="the first N records only")

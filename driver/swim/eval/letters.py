@@ -6,7 +6,6 @@ asks back has chosen nothing unless it says at last which one it is.
 
 import re
 import unicodedata
-from collections.abc import Iterator
 
 from swim.replies import without_reasoning
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from accelerate import PartialState
 
 from swim.data.collator import SwimCollator
-from swim.data.records import Record, locate, parse_record
+from swim.data.records import Record, parse_record
+from swim.data.root import DataRoot, add_root_options, root_of
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
@@ -57,7 +58,7 @@ def asked_record(options: argparse.Namespace, settings: DataSettings) -> Record:
         raise ValueError('--prompt is missing: what should be asked? For example --prompt "Describe the video."')
     if options.folder_fps is not None and not options.folder_fps > 0:
         raise ValueError(f"--folder_fps must be positive, found {options.folder_fps:g}")
-    video, image = (None if path is None else locate(path, ".") for path in (options.video, options.image))
+    video, image = (None if path is None else DataRoot(Path()).locate(path) for path in (options.video, options.image))
     where = "--video" if image is None else "--image"
     record = visual_record(where, video, image, options.prompt, options.folder_fps)
     if isinstance(record.path, Path):  # before a model is loaded, which takes its time
@@ -85,7 +86,7 @@ def answer_batch(options: argparse.Namespace) -> int:
     """Answers the lines of --batch into --output."""
     if any(value is not None for value in (options.video, options.image, options.prompt)):
         raise ValueError("--batch holds the questions; leave out --video, --image and --prompt")
-    file = read_questions(options.batch, options.video_root)
+    file = read_questions(options.batch, root_of(options, options.batch))
     questions = [Question(key, record) for key, record in file.items.items()]
     store = answer_questions(options, file, questions, "the line's own prompt")
     if not PartialState().is_main_process:
@@ -104,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prompt", help="the question; <ins> tags are optional")
     parser.add_argument("--folder_fps", type=float, help="rate of a folder of frames (default: 24)")
     parser.add_argument("--batch", help=".jsonl file of questions")
-    parser.add_argument("--video_root", help="what the videos of --batch are relative to (default: the file's folder)")
+    add_root_options(parser, "the videos of --batch are")
     parser.add_argument("--output", default="output/infer", help="folder of the answers to --batch")
     add_answer_options(parser, max_new_tokens=512)
     options = parser.parse_args(arguments)

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from swim.data.records import RawItem, Record, Source, Turn, check_layout, locate
+from swim.data.records import RawItem, Record, Turn, check_layout
+from swim.data.root import DataRoot, Source, as_root
 from swim.data.tags import strip_placeholders, strip_tags
 from swim.errors import DataError
 from swim.files import decode_text, other_encoding
@@ -67,7 +68,7 @@ class _RawQuestion(RawItem):
         return self
 
 
-def read_questions(path: str | Path, root: str | Path | None = None) -> ItemFile:
+def read_questions(path: str | Path, root: str | Path | DataRoot | None = None) -> ItemFile:
     """The questions of a .jsonl file as records. A line: {"video" or "image", "prompt", "id"?, "fps"?}.
 
     root: what videos are relative to, default the file's folder. fps: rate of a frame folder or list of frames. An id
@@ -75,7 +76,7 @@ def read_questions(path: str | Path, root: str | Path | None = None) -> ItemFile
     Raises DataError naming file and line for a line that does not fit, and for an id given twice.
     """
     path = Path(path)
-    root = path.parent if root is None else Path(root)
+    root = as_root(path.parent if root is None else root)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -94,8 +95,11 @@ def read_questions(path: str | Path, root: str | Path | None = None) -> ItemFile
         key = str(number if raw.id is None else raw.id)
         if key in items:
             raise DataError(f"the id {key!r} is given twice; ids must be unique", where)
-        video = None if raw.video is None else raw.path(root)
-        image = None if raw.image is None else locate(raw.image, root)
+        try:
+            video = None if raw.video is None else root.locate_video(raw.video)
+            image = None if raw.image is None else root.locate_video(raw.image)
+        except DataError as error:
+            raise error.at(where) from None
         items[key] = visual_record(where, video, image, raw.prompt, raw.fps)
     if not items:
         raise DataError("no questions in it", str(path))

@@ -12,7 +12,8 @@ from swim.attention.maps import Reading, Word, extract, read_words
 from swim.attention.overlay import blend, colour_bar, write_overlay
 from swim.attention.pictures import Row, Scale
 from swim.data.collator import SwimCollator
-from swim.data.records import Turn, locate
+from swim.data.records import Turn
+from swim.data.root import DataRoot
 from swim.data.settings import DataSettings
 from swim.data.tags import strip_tags
 from swim.infer.generate import generate_tokens
@@ -58,7 +59,7 @@ class Session:
 
     def ask(self, path: str, question: str) -> Seen:
         """The answer about a video or image, and the maps of every word. Raises ValueError, DataError."""
-        record = visual_record("the clip", locate(path, "."), None, question)
+        record = visual_record("the clip", DataRoot(Path()).locate(path), None, question)
         text, spans = strip_tags(question)
         record = replace(record, turns=[Turn("user", text, spans, [0] * len(spans)), record.turns[1]])
         sample = self.collator.read(record)

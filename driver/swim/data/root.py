@@ -1,0 +1,80 @@
+"""Where the videos of a file lie, and whether its records may name others."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from swim.errors import DataError, Reason
+from swim.video.sources import path_of_url
+
+# A path, a URL, or one of either for each frame.
+Source = Path | str | tuple[Path | str, ...]
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_AS_IT_STANDS = re.compile(r"https?://|data:", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class DataRoot:
+    """The folder that the paths of a file are relative to.
+
+    untrusted: the file is others' work: a record of it that names a URL, or a path outside the folder once symbolic
+    links are resolved, is refused. What it brings within itself, as a data URI, is no harm.
+    """
+
+    path: Path
+    untrusted: bool = False
+
+    def locate(self, text: str) -> Path | str:
+        """The path below the folder, that of a file URL, or the URL or data URI as it stands."""
+        return text if _AS_IT_STANDS.match(text) else path_of_url(text) or self.path / text
+
+    def locate_video(self, video: str | list[str]) -> Source:
+        """The path of a video or image, or those of its frames. Raises DataError (URL, OUTSIDE) where they are refused."""
+        source = tuple(map(self.locate, video)) if isinstance(video, list) else self.locate(video)
+        if self.untrusted:
+            if url := next(self.urls(source), None):
+                raise DataError(f"{url}: a URL, in data that is not trusted; fetch it first", reason=Reason.URL)
+            if path := next(self.outsiders(source), None):
+                problem = f"{path}: leads out of {self.path} to {path.resolve()}, in data that is not trusted"
+                raise DataError(problem, reason=Reason.OUTSIDE)
+        return source
+
+    @staticmethod
+    def urls(source: Source | None) -> Iterator[str]:
+        """The URLs of a source."""
+        return (part for part in _parts(source) if isinstance(part, str) and _URL.match(part))
+
+    def outsiders(self, source: Source | None) -> Iterator[Path]:
+        """The paths of a source that lead out of the folder, those of a frame folder's files among them."""
+        folder = self.path.resolve()
+        for path in _parts(source):
+            if isinstance(path, Path):
+                within = (file for file in path.iterdir() if file.is_symlink()) if path.is_dir() else ()
+                yield from (place for place in (path, *within) if not place.resolve().is_relative_to(folder))
+
+
+def as_root(root: "str | Path | DataRoot") -> DataRoot:
+    """A trusted folder, unless it is a DataRoot already."""
+    return root if isinstance(root, DataRoot) else DataRoot(Path(root))
+
+
+def add_root_options(parser: argparse.ArgumentParser, what: str = "the records' videos are", required: bool = False):
+    """--video_root and --untrusted, for `root_of`."""
+    default = "" if required else " (default: the file's folder)"
+    parser.add_argument("--video_root", required=required, help=f"what {what} relative to{default}")
+    parser.add_argument(
+        "--untrusted",
+        action="store_true",
+        help="others made the file: refuse URLs, and paths that lead out of --video_root (default: allow both)",
+    )
+
+
+def root_of(options: argparse.Namespace, file: str | Path) -> DataRoot:
+    """What the options of `add_root_options` say for a file."""
+    return DataRoot(Path(options.video_root or Path(file).parent), options.untrusted)
+
+
+def _parts(source: Source | None) -> tuple[Path | str, ...]:
+    return source if isinstance(source, tuple) else () if source is None else (source,)

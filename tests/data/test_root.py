@@ -1,0 +1,128 @@
+"""What files that others made may name as their videos."""
+
+import json
+import os
+
+import pytest
+import yaml
+
+from swim.construct.__main__ import main as construct
+from swim.data.check import main as check
+from swim.data.mixture import load_mixture, row_record
+from swim.data.root import DataRoot
+from swim.errors import DataError, Reason
+from swim.infer.__main__ import main as infer
+
+
+@pytest.fixture
+def root(demo_data, tmp_path):
+    """A folder with a clip, and beside it a private one, to which links of several kinds lead."""
+    record = json.loads(demo_data.train_json.read_text())[0]
+    clip = (demo_data.data_root / record["video"]).read_bytes()
+    folder = tmp_path / "with space" / "videos"
+    (folder / "frames").mkdir(parents=True)
+    (tmp_path / "private").mkdir()
+    for path in (folder / "clip.mp4", tmp_path / "private" / "film.mp4", tmp_path / "private" / "a.jpg", folder / "frames" / "a.jpg"):
+        path.write_bytes(clip)
+    (folder / "link.mp4").symlink_to("../../private/film.mp4")
+    (folder / "inner.mp4").symlink_to("clip.mp4")
+    (folder / "linked").symlink_to(tmp_path / "private")
+    (folder / "frames" / "b.jpg").symlink_to(tmp_path / "private" / "a.jpg")
+    return folder
+
+
+INSIDE = ["clip.mp4", "./frames/../clip.mp4", "inner.mp4", ["clip.mp4", "clip.mp4"], "data:video/mp4;base64,AAAA", "none.mp4"]
+OUTSIDE = [
+    "../../private/film.mp4",
+    "link.mp4",
+    "linked/film.mp4",
+    "linked/none.mp4",
+    "linked",
+    "frames",  # one of its files leads out
+    "/etc/hostname",
+    "file:///etc/hostname",
+    ["clip.mp4", "/etc/hostname"],
+]
+URLS = ["http://127.0.0.1:1/a.mp4", "HTTPS://host/a.mp4", ["clip.mp4", "http://127.0.0.1:1/a.png"]]
+
+
+@pytest.mark.parametrize("video", INSIDE, ids=str)
+def test_what_lies_within_the_folder_is_taken(root, video):
+    assert DataRoot(root, untrusted=True).locate_video(video) == DataRoot(root).locate_video(video)
+
+
+@pytest.mark.parametrize(("video", "reason"), [*((v, Reason.OUTSIDE) for v in OUTSIDE), *((v, Reason.URL) for v in URLS)], ids=str)
+def test_untrusted_data_may_name_nothing_else(root, video, reason):
+    DataRoot(root).locate_video(video)
+    with pytest.raises(DataError, match="in data that is not trusted") as caught:
+        DataRoot(root, untrusted=True).locate_video(video)
+    assert caught.value.reason == reason
+
+
+def test_a_root_that_is_itself_a_link_is_no_way_out(root, tmp_path):
+    (tmp_path / "data").symlink_to(root)
+    assert DataRoot(tmp_path / "data", untrusted=True).locate_video("clip.mp4") == tmp_path / "data" / "clip.mp4"
+
+
+@pytest.fixture
+def mixture(root, demo_data, tmp_path):
+    """mixture(untrusted) is the YAML of a record for every video above that is there, and of an image."""
+    base = json.loads(demo_data.train_json.read_text())[0]
+    base = {key: value for key, value in base.items() if key != "annotation"}
+    records = [{**base, "video": video} for video in ["clip.mp4", "inner.mp4", "link.mp4", *URLS]]
+    records.append({**base, "video": None, "image": "/etc/hostname"})
+    (tmp_path / "others.json").write_text(json.dumps(records))
+
+    def make(**keys):
+        source = {"json_path": "others.json", "data_root": str(root), **keys}
+        (tmp_path / "others.yaml").write_text(yaml.safe_dump({"datasets": [source]}))
+        return tmp_path / "others.yaml"
+
+    return make
+
+
+def test_a_mixture_that_is_not_trusted_refuses_by_record(mixture):
+    rows = list(load_mixture(mixture(untrusted=True)).dataset)
+    found = []
+    for row in rows:
+        try:
+            found.append(row_record(row).path.name)
+        except DataError as error:
+            assert error.where.startswith(f"{row['file']}, record {row['position']}")
+            found.append(error.reason)
+    assert found == ["clip.mp4", "inner.mp4", Reason.OUTSIDE, *[Reason.URL] * 3, Reason.OUTSIDE]
+    assert [row_record(row).where for row in load_mixture(mixture()).dataset]
+
+
+def test_the_check_reports_both_trusted_or_not(mixture, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("swim.data.sample._PAUSE_S", 0.01)
+    for untrusted in (True, False):
+        output = tmp_path / f"untrusted {untrusted}"
+        check([str(mixture(untrusted=untrusted)), "--decode", "none", "--workers", "0", "--output", str(output)])
+        report = json.loads((output / "report.json").read_text())
+        if untrusted:
+            assert report["by_reason"] == {str(Reason.URL): 3, str(Reason.OUTSIDE): 2} and report["urls"] == 0
+            assert report["mixture"]["sources"][0]["untrusted"]
+        else:
+            assert report["by_reason"] == {str(Reason.NOT_READ): 3}
+            assert report["outside_root"] == 2
+            assert "records that name a path out of data_root" in capsys.readouterr().out
+
+
+def test_questions_of_others_are_read_with_an_option(root, tmp_path, capsys, tiny_model_dir):
+    (tmp_path / "q.jsonl").write_text('{"video": "clip.mp4", "prompt": "What?"}\n{"video": "link.mp4", "prompt": "What?"}\n')
+    options = ["--batch", str(tmp_path / "q.jsonl"), "--video_root", str(root), "--output", str(tmp_path / "out")]
+    assert infer([*options, "--model", str(tiny_model_dir), "--untrusted"]) != 0
+    told = capsys.readouterr().err
+    assert "q.jsonl, line 2" in told and f"leads out of {root} to {os.path.realpath(root / 'link.mp4')}" in told
+
+
+def test_construction_reads_no_private_video_of_an_untrusted_file(root, demo_data, tmp_path, capsys):
+    record = json.loads(demo_data.train_json.read_text())[0]
+    turns = [{"from": "human", "value": "What is <object0>?"}, {"from": "gpt", "value": "A circle."}]
+    record |= {"conversations": turns, "video": "../../private/film.mp4", "annotation": record["annotation"][:1]}
+    (tmp_path / "in.json").write_text(json.dumps([record]))
+    options = ["--input", str(tmp_path / "in.json"), "--video_root", str(root), "--model", "any", "--dry_run"]
+    for flags, requests in ((["--untrusted"], 0), ([], 1)):
+        assert construct([*options, "--output", str(tmp_path / "out"), *flags]) == 0
+        assert f"{requests} requests to any" in capsys.readouterr().out
