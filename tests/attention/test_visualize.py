@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from swim.attention import visualize
-from swim.attention.heat import NORMALISATIONS, colour_scale, relative
+from swim.attention.heat import NORMALISATIONS, choose_normalisation, colour_scale, relative
 from swim.attention.overlay import OUTLINE, blend, write_overlay
 from swim.attention.pictures import Row, Scale, draw_sheet
 from swim.data.bench import parse_annotated
@@ -151,3 +151,148 @@ def test_a_sheet_has_a_line_for_each_row_and_at_most_so_many_columns(sample, tmp
         draw_sheet(tmp_path / "s.png", sample, [Row("a", heat, (0,))] * rows, Scale("share", 1.0), most_columns=columns)
         sizes.append(Image.open(tmp_path / "s.png").size)
     assert sizes[1][1] > 1.7 * sizes[0][1] and sizes[2][0] < sizes[0][0]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What strangers saw
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def rewritten(held_out, tmp_path, change) -> str:
+    raw = json.loads(held_out.read_text())[0]
+    change(raw)
+    raw["video"] = str(held_out.parent / raw["video"])
+    (tmp_path / "records.json").write_text(json.dumps([raw]))
+    return str(tmp_path / "records.json")
+
+
+def test_a_record_whose_answer_alone_is_tagged_is_shown_teacher_forced(tiny_model_dir, held_out, tmp_path, capsys):
+    """As `swim.construct.from_masks` writes them."""
+
+    def tag_answer(raw):
+        raw["conversations"] = [
+            {"from": "human", "value": "<video>\nWhat is in the video?"},
+            {"from": "gpt", "value": "Here are <ins>a plain thing</ins> and others."},
+        ]
+
+    options = ["--model", str(tiny_model_dir), "--records", rewritten(held_out, tmp_path, tag_answer), *BUDGET]
+    assert visualize.main([*options, "--output", str(tmp_path / "out")]) == 0
+    facts = json.loads((tmp_path / "out" / "maps.json").read_text())
+    (word,) = facts["words"]
+    assert (word["label"], word["kind"], word["instance"], word["at"]) == ("a plain thing", "tag", 0, 9)
+    assert facts["answer"] == "Here are a plain thing and others." and facts["answer_of"] == "the record"
+    assert word["end"] - word["start"] >= 2
+    assert "the answer is the record's own, not the model's" in capsys.readouterr().out
+    assert visualize.main([*options, "--words", "--output", str(tmp_path / "all")]) == 0
+    words = json.loads((tmp_path / "all" / "maps.json").read_text())["words"]
+    things = [w for w in words if w["kind"] == "answer" and w["label"] in ("a", "plain", "thing")]
+    assert (things[0]["start"], things[-1]["end"]) == (word["start"], word["end"])
+
+
+def test_a_tagged_question_is_answered_by_the_model_unless_told_otherwise(tiny_model_dir, held_out, tmp_path):
+    options = ["--model", str(tiny_model_dir), "--records", str(held_out), *BUDGET]
+    found = {}
+    for name, more in (("free", []), ("forced", ["--teacher_forced"])):
+        assert visualize.main([*options, *more, "--output", str(tmp_path / name)]) == 0
+        found[name] = json.loads((tmp_path / name / "maps.json").read_text())
+    assert found["free"]["answer_of"] == "the model" and found["forced"]["answer_of"] == "the record"
+    assert found["forced"]["answer"] in json.loads(held_out.read_text())[0]["conversations"][1]["value"].replace(
+        "<ins>", ""
+    ).replace("</ins>", "")
+
+
+def test_where_nothing_is_outlined_it_says_so(tiny_model_dir, held_out, sample, tmp_path, capsys):
+    def annotate_one_frame(raw):
+        frame = raw["annotation"][0]["0"]
+        raw["annotation"] = [{str(unsampled): frame}]
+
+    budget = [*BUDGET, "--max_frames", "2", "--output", str(tmp_path / "out")]
+    assert visualize.main(["--model", str(tiny_model_dir), "--records", str(held_out), *budget]) == 0
+    sampled = json.loads((tmp_path / "out" / "maps.json").read_text())["frame_numbers"]
+    unsampled = next(number for number in range(sample.clip.total) if number not in sampled)
+    records = rewritten(held_out, tmp_path, annotate_one_frame)
+    options = ["--model", str(tiny_model_dir), "--records", records, *budget]
+    assert visualize.main(options) == 0
+    told = "nothing is outlined: none of the 2 sampled frames is annotated; --keep_annotated_frames"
+    assert told in capsys.readouterr().out
+    assert visualize.main([*options, "--keep_annotated_frames"]) == 0
+    assert told not in capsys.readouterr().out
+    assert unsampled in json.loads((tmp_path / "out" / "maps.json").read_text())["frame_numbers"]
+
+
+def wide_sample(tmp_path):
+    from tests.video.clips import moving_pictures, write_video
+
+    path = write_video(tmp_path / "wide.mp4", moving_pictures(6, 144, 256))
+    record = visualize.visual_record("wide", path, None, "What?")
+    return SampleReader(DataSettings(VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224))).read(record)
+
+
+LONG = "The person in the red coat walks slowly along the wet street and carries two large paper bags, and then " * 8
+CHINESE = "穿红色外套的人沿着街道走，手里提着两个大纸袋。この猫は何をしていますか。고양이는 무엇을 합니까?"
+
+
+@pytest.fixture
+def drawn_figures(monkeypatch):
+    """The figures that are drawn, which stay open for the test."""
+    figures = []
+    monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
+    yield figures
+    monkeypatch.undo()
+    for figure in figures:
+        visualize.draw_sheet.__globals__["plt"].close(figure)
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+@pytest.mark.parametrize("most_columns", [1, 2, 8])
+def test_titles_and_labels_fit_whatever_the_shape_length_and_script(tmp_path, drawn_figures, most_columns):
+    sample = wide_sample(tmp_path)
+    heat = np.random.default_rng(0).random((2, 3, 6)).astype(np.float32)
+    names = ["person in the red coat (swim-7b-long-name)", CHINESE, "$5 bag_1^", "a", "two large paper bags", "b"]
+    rows = [Row(name, heat) for name in names]
+    scale = Scale("share of the clip's attention", 1.0)
+    draw_sheet(tmp_path / "s.png", sample, rows, scale, f"{CHINESE}\n{LONG}", most_columns)
+    (figure,) = drawn_figures
+    width, height = figure.canvas.get_width_height()
+    figure.canvas.draw()
+    title = figure._suptitle.get_window_extent()
+    labels = [axis.yaxis.label.get_window_extent() for axis in figure.axes if axis.get_ylabel() in labels_of(names)]
+    assert len(labels) == len(names)
+    for box in (title, *labels):
+        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height
+    assert not any(a.overlaps(b) for n, a in enumerate((title, *labels)) for b in labels[n:])
+    assert figure._suptitle.get_text().endswith("…")
+    frames = [axis.get_window_extent() for axis in figure.axes if axis.images]
+    assert not any(label.overlaps(frame) for label in labels for frame in frames)
+
+
+def labels_of(names):
+    from swim.attention.captions import wrap
+
+    return {wrap(name, 18, 4) for name in names}
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_the_overlay_writes_any_script_within_its_panel(tmp_path):
+    from swim.attention.captions import fit
+    from swim.attention.overlay import _title
+
+    for text in ("dog", CHINESE, LONG):
+        fitting, font = fit(text, 200, 14)
+        assert font.getlength(fitting) <= 200 and text.startswith(fitting.removesuffix("…"))
+    pictures = {_title(text, 200).tobytes() for text in ("猫", "狗", "개", "ね", "dog")}
+    assert len(pictures) == 5  # no two of them are the same box
+
+
+def test_one_wild_cell_darkens_no_picture(tiny_model_dir, held_out, tmp_path, capsys, monkeypatch):
+    even = torch.rand(3, 4, 10, 10, generator=torch.Generator().manual_seed(0))
+    assert choose_normalisation([even]) == "share"
+    even[0, 0, 0, 0] = 30.0
+    assert choose_normalisation([even]) == "clipped" and choose_normalisation([torch.zeros(1, 2, 3, 3)]) == "share"
+    monkeypatch.setattr("swim.attention.heat._WILD", 0.5)  # what the tiny model shows is even
+    options = ["--model", str(tiny_model_dir), "--records", str(held_out), *BUDGET, "--output", str(tmp_path)]
+    assert visualize.main(options) == 0
+    assert "colours end at 99 % of them; --normalise share shows all" in capsys.readouterr().out
+    assert json.loads((tmp_path / "maps.json").read_text())["normalisation"] == "clipped"
+    assert visualize.main([*options, "--normalise", "share"]) == 0
+    assert json.loads((tmp_path / "maps.json").read_text())["normalisation"] == "share"

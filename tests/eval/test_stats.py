@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from swim.eval.stats import bootstrap_interval, mcnemar, paired_bootstrap
+from swim.eval.stats import bootstrap_interval, interval_words, mcnemar, paired_bootstrap
 
 
 def test_the_interval_of_a_share_is_the_normal_one():
@@ -17,7 +17,9 @@ def test_the_interval_of_a_share_is_the_normal_one():
 
 def test_edges():
     assert bootstrap_interval([]) is None
-    assert bootstrap_interval([2.0]) == (2.0, 2.0)
+    assert bootstrap_interval([2.0]) is None  # one item says nothing of its spread
+    assert interval_words(bootstrap_interval([2.0]), ".2f") == "one item: none"
+    assert interval_words((0.5, 0.75), ".2f") == "0.50 to 0.75"
     assert paired_bootstrap([1, 2, 3], [1, 2, 3]) == (0.0, 0.0, 0.0, 1.0)
 
 

@@ -6,6 +6,7 @@ import torch
 from swim.attention.maps import TINY, Reading, fuse
 from swim.attention.pictures import Scale
 
+_WILD = 4  # times what 99 % of the cells stay below
 NORMALISATIONS = {
     "share": "share of the clip's attention",
     "clipped": "share of the clip's attention, colours end at 99 % of the cells",
@@ -40,6 +41,12 @@ def behind_visual(model_config, reading: Reading) -> list[tuple[int, int]]:
     visual = torch.tensor([model_config.image_token_id, model_config.video_token_id])
     last = int(torch.isin(ids, visual).nonzero()[-1])
     return [(place, place + 1) for place in range(last + 1, len(ids))]
+
+
+def choose_normalisation(heats: list[torch.Tensor]) -> str:
+    """ "share", or "clipped" where one wild cell, such as an attention sink, would leave all others dark."""
+    values = torch.cat([heat.flatten() for heat in heats]).numpy()
+    return "clipped" if values.max() > _WILD * np.quantile(values, 0.99) else "share"
 
 
 def colour_scale(heats: list[torch.Tensor], normalisation: str, of_layers: bool = False) -> Scale:

@@ -97,8 +97,11 @@ def read_words(
     phrases: Sequence[str] = (),
     every_word: bool = False,
     question_words: bool = False,
+    recorded_answer: bool = False,
 ) -> Reading:
     """The question of a sample with an answer's tokens behind it, and the words to look at.
+
+    recorded_answer: the tokens are `recorded_answer_tokens`, whose tags are words too.
 
     Words: every tag of the question; each place where a phrase stands in the question, or else in the answer; with
     `question_words` those of the question that stand in no tag; with `every_word` those of the answer. Phrases are
@@ -117,6 +120,11 @@ def read_words(
     start = inputs["input_ids"].shape[1]
     text, ends = _decode(tokenizer, answer_tokens)
     blank = len(text) - len(text.lstrip())
+    if recorded_answer:
+        turn = sample.record.turns[-1]
+        named = turn.instances if sample.record.instances else [None] * len(turn.spans)
+        places = [((span.start, span.end), span.phrase.strip(), instance) for span, instance in zip(turn.spans, named)]
+        words += [Word(label, "tag", *_tokens_of(place, ends, start), i, place[0]) for place, label, i in places]
     missing = [phrase for phrase in phrases if phrase.casefold() not in {w.label.casefold() for w in words}]
     for phrase in missing:
         found = [(m.start(), m.end()) for m in re.finditer(re.escape(phrase), text, re.IGNORECASE)]
@@ -130,6 +138,11 @@ def read_words(
     inputs["position_ids"] = collator.positions(inputs)
     inputs.pop("second_per_grid_ts", None)
     return Reading(sample, inputs, text.strip(), start, words)
+
+
+def recorded_answer_tokens(collator: SwimCollator, sample: Sample) -> list[int]:
+    """The tokens of the record's own answer, without its tags."""
+    return collator.processor.tokenizer(sample.record.turns[-1].text, add_special_tokens=False)["input_ids"]
 
 
 def _with_spans(sample: Sample, phrases: Sequence[str], every_word: bool) -> tuple[Sample, list[tuple]]:

@@ -10,8 +10,9 @@ import torch
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from swim.attention.captions import fit
 from swim.attention.pictures import COLOURS, Row, Scale, opacity
 from swim.data.masks import decode_mask, outline_of
 from swim.data.sample import Sample
@@ -84,7 +85,8 @@ def _outline(panel: np.ndarray, sample: Sample, instances: tuple[int, ...], numb
 def _title(text: str, width: int) -> np.ndarray:
     """uint8[_TITLE_PX, width, 3]: white on black."""
     image = Image.new("RGB", (width, _TITLE_PX))
-    ImageDraw.Draw(image).text((4, 3), text, fill="white", font=ImageFont.load_default(14))
+    fitting, font = fit(text, width - 8, _TITLE_PX - 8)
+    ImageDraw.Draw(image).text((4, _TITLE_PX // 2), fitting, fill="white", font=font, anchor="lm")
     return np.asarray(image)
 
 

@@ -9,12 +9,19 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from rich.cells import cell_len
 
+from swim.attention.captions import use_fonts, wrap
 from swim.data.masks import decode_mask
 from swim.data.sample import Sample
 
+use_fonts()
 COLOURS = "inferno"  # perceptually uniform
 _OUTLINE = "cyan"
+_COLUMN_INCH = 1.75  # a frame
+_TITLE_LINES = 6
+_LABEL_COLUMNS, _LABEL_LINES = 18, 4  # of a row's label at the left
+_TITLE_PT, _LABEL_PT = 10, 9
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,13 @@ def draw_sheet(path: str | Path, sample: Sample, rows: list[Row], scale: Scale, 
     steps = len(rows[0].heat)
     shown = np.unique(np.linspace(0, steps - 1, min(steps, most_columns)).round().astype(int))
     height, width = sample.clip.frames.shape[2:]
-    cell = 1.75 * height / width
-    size = (1.75 * len(shown) + 1.6, cell * (len(rows) + 1) + 0.35 * (len(rows) + 2))
+    cell = _COLUMN_INCH * height / width
+    labels = [wrap(row.title, _LABEL_COLUMNS, _LABEL_LINES) for row in rows]
+    across = max(cell_len(line) for label in labels for line in label.split("\n")) * _inches(_LABEL_PT)
+    wide = _COLUMN_INCH * len(shown) + 1.6 + across
+    heading = wrap(title, int(wide / _inches(_TITLE_PT)), _TITLE_LINES)
+    tall = cell * (len(rows) + 1) + 0.35 * (len(rows) + 2) + 0.2 * heading.count("\n")
+    size = (wide, max(tall, 0.19 * sum(label.count("\n") + 1 for label in labels)))
     figure, axes = plt.subplots(len(rows) + 1, len(shown), figsize=size, squeeze=False, layout="constrained")
     everything = tuple(range(len(sample.record.instances)))
     for column, step in enumerate(shown):
@@ -52,10 +64,10 @@ def draw_sheet(path: str | Path, sample: Sample, rows: list[Row], scale: Scale, 
         axes[0, column].set_title(f"frame {number}, {number / sample.clip.fps:.1f} s", fontsize=9)
         for line, row in enumerate(rows, start=1):
             drawn = _draw(axes[line, column], sample, number, row.heat[step], scale.highest, row.outlined)
-    for line, name in enumerate(["", *(row.title for row in rows)]):
-        axes[line, 0].set_ylabel(name, fontsize=9)
+    for line, label in enumerate(labels, start=1):  # beside the row: upright it would be longer than a flat frame is tall
+        axes[line, 0].set_ylabel(label, fontsize=_LABEL_PT, rotation=0, ha="right", va="center", parse_math=False)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(heading, fontsize=_TITLE_PT, parse_math=False)
     figure.colorbar(drawn, ax=axes, shrink=min(1.0, 3 / len(rows)), pad=0.01, label=scale.label)
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -64,7 +76,7 @@ def draw_sheet(path: str | Path, sample: Sample, rows: list[Row], scale: Scale, 
 def show_maps(path: str | Path, samples: list[Sample], titles: list[str], maps: dict[str, list[torch.Tensor]]):
     """Writes a sheet: a row for each sample; for each temporal step its frame, then a column for each entry of `maps`.
 
-    maps: name of a model -> for each sample float32[T, H, W]. The object is outlined where the step's first frame is
+    maps: name of a model -> for each sample float32[T, H, W]. The object is outlined where a frame of the step is
     annotated. All heat has one scale, from 0 to the sheet's highest value: the share of the whole clip's attention.
     """
     steps = max(len(per_sample) for per_sample in next(iter(maps.values())))
@@ -89,10 +101,17 @@ def show_maps(path: str | Path, samples: list[Sample], titles: list[str], maps: 
     plt.close(figure)
 
 
+def _inches(points: float) -> float:
+    """The width of a column of text."""
+    return 0.62 * points / 72
+
+
 def _frame(sample: Sample, step: int, steps: int) -> int:
-    """The frame number that stands for a step: its first."""
+    """The frame number that stands for a step: its first with a mask, else its first."""
     frames_per_step = -(-len(sample.clip.numbers) // steps)
-    return sample.clip.numbers[step * frames_per_step]
+    numbers = sample.clip.numbers[step * frames_per_step : (step + 1) * frames_per_step]
+    annotated = set(sample.record.annotated_frames)
+    return next((number for number in numbers if number in annotated), numbers[0])
 
 
 def opacity(heat: np.ndarray, highest: float) -> np.ndarray:

@@ -3,7 +3,8 @@
     python -m swim.attention.visualize --model output/demo --video clip.mp4 --prompt "What does the <ins>dog</ins> do?"
     python -m swim.attention.visualize --model SWIM --base BASE --records train.json --record 12 --words
 
-Tagged nouns are shown; `--phrase` adds any words of the question or the answer, `--words` every word of the answer. With
+Tagged nouns are shown. Where only the record's answer has tags, that answer is put into the model's mouth (teacher
+forcing), as in training; `--teacher_forced` does so for any record. `--phrase` adds any words of the question or the answer, `--words` every word of the answer. With
 `--records` an annotated file (NL-Refer, Bench-D, Bench-Q) gives clip, question and the masks to outline. With `--base`
 the same words are shown for both models. Without arguments: the demo's model and its text-only control on a held-out clip.
 
@@ -24,8 +25,8 @@ import transformers
 from rich.console import Console
 from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
 
-from swim.attention.heat import NORMALISATIONS, behind_visual, colour_scale, heat_of
-from swim.attention.maps import Reading, Word, extract, read_words
+from swim.attention.heat import NORMALISATIONS, behind_visual, choose_normalisation, colour_scale, heat_of
+from swim.attention.maps import Reading, Word, extract, read_words, recorded_answer_tokens
 from swim.attention.overlay import write_overlay
 from swim.attention.pictures import Row, draw_sheet
 from swim.data.bench import parse_annotated
@@ -37,11 +38,11 @@ from swim.data.tags import strip_tags
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
 from swim.errors import DataError
 from swim.files import write_atomically
-from swim.infer.command import DEMO_MODEL
 from swim.infer.generate import generate_tokens
 from swim.infer.load import load_for_inference
 from swim.infer.options import add_data_options, data_settings
 from swim.infer.questions import visual_record
+from swim.model_name import DEMO_MODEL
 from swim.train.config import load_config
 
 console = Console(soft_wrap=True)
@@ -81,7 +82,8 @@ def write_views(folder: Path, reading: Reading, views: list[View], layers: list[
     words, sample = reading.words, reading.sample
     scale = colour_scale([part.heat for part in views], normalisation)
     rows = [_row(word, part, part.heat[n], views) for n, word in enumerate(words) for part in views]
-    heading = f"{about['prompt']}\n{reading.answer}"
+    forced = " (the record's answer)" if about["answer_of"] == "the record" else ""
+    heading = f"{about['prompt']}\n{reading.answer}{forced}"
     draw_sheet(folder / "sheet.png", sample, rows, scale, heading)
     write_overlay(
         folder / "overlay.mp4", sample, rows, scale, columns=len(views) if len(views) > 1 else min(3, len(rows))
@@ -167,6 +169,10 @@ def _recorded(path: Path, root: DataRoot, key: str) -> Record:
     return parse_annotated(*at_position, root)
 
 
+def _only_the_answer_is_tagged(record: Record) -> bool:
+    return bool(record.turns[-1].spans) and not any(turn.spans for turn in record.turns[:-1])
+
+
 def _layers(text: str | None, model_config) -> list[int]:
     """--layers as a list: "all", "2,7,12", or None for those of the checkpoint."""
     count = model_config.text_config.num_hidden_layers
@@ -181,34 +187,53 @@ def _layers(text: str | None, model_config) -> list[int]:
 
 def show(options: argparse.Namespace) -> Path:
     """Reads, asks, looks and draws. Raises ValueError, DataError."""
-    record, settings = asked_record(options), data_settings(options)
+    settings = replace(data_settings(options), keep_annotated_frames=options.keep_annotated_frames)
+    record = asked_record(options)
+    forced = options.teacher_forced or _only_the_answer_is_tagged(record)
+    if forced and not record.turns[-1].text:
+        raise ValueError("--teacher_forced needs a record with an answer (--records)")
     model, processor = load_for_inference(options.model)
     layers = _layers(options.layers, model.config)
     collator = SwimCollator(processor, model.config, settings)
     sample = collator.read(record)
-    answer = next(generate_tokens(model, collator, [sample], max_new_tokens=options.max_new_tokens))
-    reading = read_words(collator, sample, answer, options.phrase, options.words)
+    if forced:
+        answer = recorded_answer_tokens(collator, sample)
+    else:
+        answer = next(generate_tokens(model, collator, [sample], max_new_tokens=options.max_new_tokens))
+    reading = read_words(collator, sample, answer, options.phrase, options.words, recorded_answer=forced)
     if not reading.words:
         raise ValueError("nothing to show: tag a noun (<ins>dog</ins>), or give --phrase or --words")
-    views = [view(model, Path(options.model).name, reading, layers, options.normalise)]
+    asked = options.normalise or "share"
+    views = [view(model, Path(options.model).name, reading, layers, asked)]
     del model
     if options.base is not None:
         base, _ = load_for_inference(options.base)
-        views.append(view(base, Path(options.base).name, reading, layers, options.normalise))
+        views.append(view(base, Path(options.base).name, reading, layers, asked))
+    normalisation = options.normalise or choose_normalisation([part.heat for part in views])
+    if normalisation != asked:
+        console.print(f"a few cells hold most of the attention, so colours end at 99 % of them; --normalise {asked} shows all")
     about = {
         "model": str(options.model),
         "base": options.base,
         "source": str(record.path),
         "prompt": record.turns[0].text,
+        "answer_of": "the record" if forced else "the model",
         "data": asdict(settings),
     }
     folder = Path(options.output)
-    write_views(folder, reading, views, layers, options.normalise, about)
+    write_views(folder, reading, views, layers, normalisation, about)
     for part in views:
         gpu = "" if part.peak_bytes is None else f", GPU peak {part.peak_bytes / 1e9:.2f} GB"
         megabytes = part.maps.numel() * 4 / 1e6
         console.print(f"{part.name}: maps {list(part.maps.shape)}, {megabytes:.1f} MB, in {part.seconds:.2f} s{gpu}")
-    console.print(f"{record.turns[0].text}\n{reading.answer}", style="bold")
+    console.print(f"{record.turns[0].text}\n{reading.answer}", style="bold", markup=False)
+    if forced:
+        console.print("the answer is the record's own, not the model's (teacher forcing)")
+    if record.instances and not set(record.annotated_frames) & set(sample.clip.numbers):
+        console.print(
+            f"nothing is outlined: none of the {len(sample.clip.numbers)} sampled frames is annotated; "
+            "--keep_annotated_frames samples those that are"
+        )
     console.print(f"written: {folder}/sheet.png, layers_*.png, overlay.mp4, maps.npz, maps.json")
     return folder
 
@@ -229,7 +254,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--words", action="store_true", help="every word of the answer")
     parser.add_argument("--layers", help='"all" or numbers such as 2,7,12 (default: those of the checkpoint)')
-    parser.add_argument("--normalise", choices=NORMALISATIONS, default="share", help="what the colours mean")
+    parser.add_argument(
+        "--normalise",
+        choices=NORMALISATIONS,
+        help="what the colours mean (default: share, or clipped where a few cells would darken all others)",
+    )
+    parser.add_argument("--teacher_forced", action="store_true", help="show the record's answer, with its tags")
+    parser.add_argument(
+        "--keep_annotated_frames", action="store_true", help="sample the annotated frames, whose masks are outlined"
+    )
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--output", default="output/attention")
     add_data_options(parser)

@@ -14,7 +14,6 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 from datasets.table import InMemoryTable
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rich.table import Table
 
 from swim.data.bench import as_conversation, parse_annotated
 from swim.data.index import Index, open_index
@@ -87,21 +86,20 @@ class Mixture:
         sources = [asdict(source) for source in self.sources]
         return {"rows": len(self.dataset), "unmatched_skips": self.unmatched_skips, "sources": sources}
 
-    def table(self) -> Table:
-        """The sources for a terminal."""
-        table = Table("file", "records", "strategy", "weight", "rows", "skipped", "SHA-256", title="mixture")
+    def describe(self) -> str:
+        """The sources for a terminal or a log file: each path whole, on a line of its own."""
+        lines = ["mixture:"]
         for source in self.sources:
-            asked = (f"{source.records:,}", source.strategy, f"{source.weight:g}")
-            taken = (f"{source.selected:,}", f"{source.skipped:,}", source.sha256[:12])
-            table.add_row(source.json_path, *asked, *taken)
+            taken = f"{source.selected:,} rows of {source.records:,} records ({source.strategy}, weight {source.weight:g})"
+            skipped = f", {source.skipped:,} on the skip list" if source.skipped else ""
+            others = ", untrusted" if source.untrusted else ""
+            lines += [f"  {source.json_path}", f"    {taken}{skipped}{others}, SHA-256 {source.sha256[:12]}"]
         if len(self.sources) > 1:
-            skipped = sum(source.skipped for source in self.sources)
-            table.add_section()
-            table.add_row("together", "", "", "", f"{len(self.dataset):,}", f"{skipped:,}", "")
+            lines.append(f"  together {len(self.dataset):,} rows of {len(self.sources)} files")
         if self.unmatched_skips:
             what = "entries of the skip list that belong to no file of this mixture"
-            table.caption = f"warning: {what}: {self.unmatched_skips:,}"
-        return table
+            lines.append(f"  warning: {what}: {self.unmatched_skips:,}")
+        return "\n".join(lines)
 
 
 def load_mixture(config_path: str | Path, seed: int = 0, skip_list: str | Path | None = None) -> Mixture:

@@ -18,25 +18,18 @@ from accelerate import PartialState
 from rich.table import Table
 from tqdm import tqdm
 
+from swim.concurrently import run_concurrently
 from swim.data.bench import BenchD, parse_bench_d
-from swim.demo.inputs import demo_benches
+from swim.data.root import root_of
 from swim.errors import DataError
-from swim.eval.command import (
-    add_model_options,
-    answer_all,
-    as_question,
-    console,
-    read_items,
-    today,
-)
+from swim.eval.command import add_model_options, answer_all, as_question, console, demo_of, read_items, today
 from swim.eval.judge import PROMPT_VERSION, Case, estimate, judge
 from swim.eval.published import BENCH_D
 from swim.eval.scores_d import make_cases, summarise
-from swim.eval.stats import rounded
+from swim.eval.stats import interval_words, rounded
 from swim.files import write_atomically
 from swim.infer.answers import AnswerStore
 from swim.infer.remote import server_notes
-from swim.concurrently import run_concurrently
 from swim.llm import Asker, AskFailed, Endpoint, ServiceRefuses
 from swim.reply_cache import ReplyCache
 
@@ -115,8 +108,8 @@ def print_report(report: dict, folder: Path):
     for name, mean in report["dimensions"].items():
         table.add_row(name, f"{mean:.2f}")
     if report["mean"] is not None:
-        low, high = report["mean_interval_95"]
-        table.add_row("mean", f"{report['mean']:.2f} ({low:.2f} to {high:.2f})", style="bold")
+        interval = interval_words(report["mean_interval_95"], ".2f")
+        table.add_row("mean", f"{report['mean']:.2f} ({interval})", style="bold")
     table.add_section()
     for entry in BENCH_D:
         table.add_row(f"{entry.model}, published", f"{entry.value:.2f}", style="dim")
@@ -164,8 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    path = options.questions or demo_benches().bench_d
-    file = read_items(path, options.video_root, parse_bench_d, options.limit)
+    path = options.questions or demo_of(options).bench_d
+    file = read_items(path, root_of(options, path), parse_bench_d, options.limit)
     questions = [as_question(key, item, item.question) for key, item in file.items.items()]
     answers = answer_all(options, file, questions, "the item's own question")
     if not PartialState().is_main_process:

@@ -15,20 +15,13 @@ from accelerate import PartialState
 from rich.table import Table
 
 from swim.data.bench import parse_bench_q
-from swim.demo.inputs import demo_benches
+from swim.data.root import root_of
 from swim.errors import DataError
-from swim.eval.command import (
-    ItemFile,
-    add_model_options,
-    answer_all,
-    as_question,
-    console,
-    read_items,
-    today,
-)
+from swim.eval.command import ItemFile, add_model_options, answer_all, as_question, console, demo_of, read_items, today
 from swim.eval.letters import PARSERS
 from swim.eval.published import BENCH_Q
 from swim.eval.scores_q import PROMPT, prompt_of, score_items, summarise
+from swim.eval.stats import interval_words
 from swim.files import write_atomically
 from swim.infer.remote import server_notes
 from swim.llm import ServiceRefuses
@@ -60,8 +53,8 @@ def print_report(report: dict, folder: Path):
         table.add_column(column, justify="left" if not column else "right")
     for kind, score in report["by_type"].items():
         table.add_row(kind, f"{score['accuracy']:.1f}", str(score["right"]), str(score["items"]))
-    low, high = report["micro_interval_95"]
-    table.add_row("micro", f"{report['micro']:.1f}", f"{low:.1f} to {high:.1f}", str(report["items"]), style="bold")
+    interval = interval_words(report["micro_interval_95"], ".1f")
+    table.add_row("micro", f"{report['micro']:.1f}", interval, str(report["items"]), style="bold")
     table.add_row("macro", f"{report['macro']:.1f}", "", "")
     table.add_section()
     for entry in BENCH_Q:
@@ -80,8 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     add_model_options(parser, "output/bench_q", max_new_tokens=128)
     options = parser.parse_args(arguments)
     try:
-        path = options.questions or demo_benches().bench_q
-        file = read_items(path, options.video_root, parse_bench_q, options.limit)
+        path = options.questions or demo_of(options).bench_q
+        file = read_items(path, root_of(options, path), parse_bench_q, options.limit)
         questions = [as_question(key, item, prompt_of(item, options.prompt)) for key, item in file.items.items()]
         answers = answer_all(options, file, questions, options.prompt)
     except (DataError, ValueError, ServiceRefuses) as error:

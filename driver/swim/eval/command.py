@@ -12,11 +12,14 @@ from accelerate import PartialState
 from rich.console import Console
 
 from swim.data.root import DataRoot, add_root_options
+from swim.demo.bench import Benches
+from swim.demo.inputs import demo_benches
 from swim.errors import DataError
 from swim.files import decode_text
 from swim.infer.answers import Question
 from swim.infer.command import add_answer_options, answer_questions
 from swim.infer.questions import ItemFile, question_record
+from swim.model_name import check_model_name
 
 console = Console(soft_wrap=True)
 
@@ -59,6 +62,13 @@ def add_model_options(parser: argparse.ArgumentParser, output: str, max_new_toke
     add_root_options(parser, "the items' videos are")
     parser.add_argument("--output", default=output, help="folder of answers and report")
     parser.add_argument("--limit", type=int, help="the first N items only")
+
+
+def demo_of(options: argparse.Namespace) -> Benches:
+    """The demo's benches, made when missing; not before the model is there that they are for. Raises NoModel."""
+    if options.backend == "local":
+        check_model_name(options.model)
+    return demo_benches()
 
 
 def answer_all(

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from swim.eval.stats import mcnemar, paired_bootstrap, rounded
+from swim.eval.stats import interval_words, mcnemar, paired_bootstrap, rounded, rounded_interval
 from swim.files import read_json_lines, write_atomically
 
 
@@ -91,7 +91,7 @@ def _difference(first: Run, second: Run, keys: list[str]) -> dict:
     result = {"items": len(keys), "first": rounded(statistics.mean(before)), "second": rounded(statistics.mean(after))}
     result |= {
         "difference": rounded(difference),
-        "interval_95": [rounded(low), rounded(high)],
+        "interval_95": rounded_interval((low, high) if len(keys) > 1 else None),
         "p_bootstrap": rounded(p),
     }
     result |= {"wins": wins, "losses": losses}
@@ -117,11 +117,10 @@ def as_markdown(result: dict) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for kind, row in {**result["by_type"], "all": result["all"]}.items():
-        low, high = row["interval_95"]
         p = row.get("p_mcnemar", row["p_bootstrap"])
         lines.append(
             f"| {kind} | {row['items']} | {row['first']:.2f} | {row['second']:.2f} | {row['difference']:+.2f} | "
-            f"{low:+.2f} to {high:+.2f} | {row['wins']} | {row['losses']} | {p:.3f} |"
+            f"{interval_words(row['interval_95'], '+.2f')} | {row['wins']} | {row['losses']} | {p:.3f} |"
         )
     test = "McNemar's exact test" if result["benchmark"].endswith("Q") else "the paired bootstrap"
     lines += ["", f"p is from {test}. first: {result['first']['folder']}; second: {result['second']['folder']}."]

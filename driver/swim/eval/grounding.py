@@ -27,13 +27,13 @@ from swim.data.settings import DataSettings, find_reading
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
 from swim.errors import DataError, Reason
 from swim.eval.command import console, read_items, today
-from swim.eval.stats import WeightedMeans, bootstrap_means
+from swim.eval.stats import WeightedMeans, bootstrap_means, interval_words, rounded_interval
 from swim.files import write_atomically
 from swim.infer.answers import AnswerStore, Question
-from swim.infer.command import DEMO_MODEL
 from swim.infer.local import work_locally
 from swim.infer.options import add_data_options, data_settings
 from swim.infer.questions import ItemFile
+from swim.model_name import DEMO_MODEL, check_model_name
 from swim.train.config import load_config
 
 KINDS = ("question", "answer", "all")
@@ -111,7 +111,7 @@ def _summary(parts: dict[str, dict]) -> dict:
         values = {
             column: {
                 "value": _rounded(means.value[n]),
-                "interval_95": [_rounded(means.low[n]), _rounded(means.high[n])],
+                "interval_95": _interval(means.low[n], means.high[n], len(used)),
             }
             for n, column in enumerate(COLUMNS)
         }
@@ -143,7 +143,10 @@ def compare(first: dict[str, dict], second: dict[str, dict]) -> dict[str, dict]:
             low, high = np.quantile(draws, [0.025, 0.975], axis=0)
             difference = means[1].value - means[0].value
             result[kind] = {"records": len(both)} | {
-                column: {"difference": _rounded(difference[n]), "interval_95": [_rounded(low[n]), _rounded(high[n])]}
+                column: {
+                    "difference": _rounded(difference[n]),
+                    "interval_95": _interval(low[n], high[n], len(both)),
+                }
                 for n, column in enumerate(COLUMNS)
             }
     return result
@@ -153,22 +156,27 @@ def _rounded(value: float) -> float:
     return round(float(value), 4)
 
 
+def _interval(low: float, high: float, records: int) -> list[float] | None:
+    """Of one record nothing can be drawn anew."""
+    return rounded_interval((low, high) if records > 1 else None)
+
+
 def print_report(report: dict, output: Path):
     models = report["models"]
     for kind in KINDS[:2] if any(entry["scores"]["answer"]["pairs"] for entry in models.values()) else KINDS[:1]:
         table = Table(title=f"grounding of {kind} mentions, {report['data']['file']}, fused layers")
         table.add_column("")
-        for name in models:
-            table.add_column(name, justify="right")
-        for other in report["differences"]:
-            table.add_column(f"{other['second']} - {other['first']}", justify="right")
+        table.add_column("model", overflow="fold")
+        table.add_column("mean", justify="right", no_wrap=True)
+        table.add_column("95 % interval", justify="right", no_wrap=True)
         for column in COLUMNS:
-            cells = [_cell(entry["scores"][kind], column) for entry in models.values()]
-            changes = [other["fused"].get(kind, {}).get(column) for other in report["differences"]]
-            table.add_row(column, *cells, *("" if c is None else _with_interval(c["difference"], c) for c in changes))
-        counted = [entry["scores"][kind] for entry in models.values()]
-        table.add_row("chance", *(f"{part.get('chance', float('nan')):.3f}" for part in counted), style="dim")
-        table.add_row("pairs", *(f"{part['pairs']:,}" for part in counted), style="dim")
+            for place, (name, value, interval) in enumerate(_lines(report, kind, column)):
+                table.add_row("" if place else column, name, value, interval)
+            table.add_section()
+        for name, entry in models.items():
+            counted = entry["scores"][kind]
+            chance = f"{counted.get('chance', float('nan')):.3f}"
+            table.add_row("chance", name, chance, f"{counted['pairs']:,} pairs", style="dim")
         console.print(table)
     for name, entry in models.items():
         layers = entry["scores"]["all"].get("maps", {})
@@ -189,16 +197,19 @@ def print_report(report: dict, output: Path):
     console.print(f"{told} which frames are annotated. Written: {output}/report.json")
 
 
-def _cell(scores: dict, column: str) -> str:
-    if "maps" not in scores:
-        return "-"
-    entry = scores["maps"][FUSED][column]
-    return _with_interval(entry["value"], entry)
-
-
-def _with_interval(value: float, entry: dict) -> str:
-    low, high = entry["interval_95"]
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+def _lines(report: dict, kind: str, column: str) -> Iterator[tuple[str, str, str]]:
+    """(model or difference, value, interval) of one score."""
+    for name, entry in report["models"].items():
+        if "maps" not in entry["scores"][kind]:
+            yield name, "-", ""
+            continue
+        found = entry["scores"][kind]["maps"][FUSED][column]
+        yield name, f"{found['value']:.3f}", interval_words(found["interval_95"], ".3f")
+    for other in report["differences"]:
+        found = other["fused"].get(kind, {}).get(column)
+        if found is not None:
+            interval = interval_words(found["interval_95"], "+.3f")
+            yield f"{other['second']} - {other['first']}", f"{found['difference']:+.3f}", interval
 
 
 def model_names(models: list[str]) -> list[str]:
@@ -233,6 +244,8 @@ def _parse(raw: dict, where: str, root: DataRoot) -> Record | None:
 def evaluate(options: argparse.Namespace) -> dict | None:
     """The report; None on every process but the first. Raises ValueError, DataError."""
     names = model_names(options.model)
+    for model in options.model:
+        check_model_name(model)
     path = options.data or make_demo_inputs(load_config(DEMO_CONFIG).demo).held_out_json
     whole = read_items(path, root_of(options, path), _parse, options.limit)
     file = replace(whole, items={key: record for key, record in whole.items.items() if record is not None})

@@ -5,7 +5,7 @@ import statistics
 from swim.data.bench import BenchD
 from swim.data.tags import strip_tags
 from swim.eval.judge import DIMENSIONS, Case
-from swim.eval.stats import bootstrap_interval, rounded
+from swim.eval.stats import bootstrap_interval, rounded, rounded_interval
 from swim.replies import without_reasoning
 
 
@@ -38,6 +38,6 @@ def summarise(items: dict[str, BenchD], scores: dict[str, dict], failures: dict[
         "min_coverage": min_coverage,
         "dimensions": dimensions,
         "mean": rounded(statistics.mean(means)) if complete else None,
-        "mean_interval_95": [rounded(edge) for edge in bootstrap_interval(means)] if complete else None,
+        "mean_interval_95": rounded_interval(bootstrap_interval(means)) if complete else None,
         "failed": failed,
     }

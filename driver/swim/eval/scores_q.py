@@ -2,7 +2,7 @@
 
 from swim.data.bench import BenchQ
 from swim.eval.letters import parse_letter
-from swim.eval.stats import bootstrap_interval, rounded
+from swim.eval.stats import bootstrap_interval, rounded, rounded_interval
 
 PROMPT = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
 
@@ -42,7 +42,7 @@ def summarise(scored: list[dict]) -> dict:
         "items": len(scored),
         "by_type": by_type,
         "micro": rounded(sum(values) / len(values)),
-        "micro_interval_95": [rounded(edge) for edge in bootstrap_interval(values)],
+        "micro_interval_95": rounded_interval(bootstrap_interval(values)),
         "macro": rounded(sum(kind["accuracy"] for kind in by_type.values()) / len(by_type)),
         "unparsed": sum(entry["answer"] is not None and entry["letter"] is None for entry in scored),
         "unanswered": sum(entry["answer"] is None for entry in scored),

@@ -1,6 +1,7 @@
 """Uncertainty of scores: bootstrap intervals and the paired test of two runs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,11 @@ RESAMPLES = 10_000
 
 
 def bootstrap_interval(values: list[float], confidence: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
-    """(low, high) of the mean over items drawn with replacement: the percentile bootstrap. None without values.
+    """(low, high) of the mean over items drawn with replacement: the percentile bootstrap. None below two values.
 
     The same values give the same interval: the draws depend on `seed` alone.
     """
-    if not values:
+    if len(values) < 2:
         return None
     array = np.asarray(values, dtype=np.float64)
     means = _resampled(array, seed).mean(axis=1)
@@ -74,6 +75,16 @@ def mcnemar(wins: int, losses: int) -> float:
 def rounded(value: float | None) -> float | None:
     """To four digits behind the point, for reports."""
     return None if value is None else round(value, 4)
+
+
+def rounded_interval(edges: Sequence[float] | None) -> list[float] | None:
+    """Both edges as `rounded`."""
+    return None if edges is None else [rounded(float(edge)) for edge in edges]
+
+
+def interval_words(edges: Sequence[float] | None, form: str) -> str:
+    """Example: interval_words((0.5, 0.75), ".2f") -> "0.50 to 0.75". None, an interval of one item, is no number."""
+    return "one item: none" if edges is None else " to ".join(format(edge, form) for edge in edges)
 
 
 def _resampled(values: np.ndarray, seed: int) -> np.ndarray:

@@ -27,7 +27,7 @@ from swim.data.settings import DataSettings
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
 from swim.errors import DataError
 from swim.infer.answers import ANSWERS_FILE, ERRORS_FILE, Question
-from swim.infer.command import DEMO_MODEL, add_answer_options, answer_questions
+from swim.infer.command import add_answer_options, answer_questions
 from swim.infer.generate import stream_answer
 from swim.infer.load import load_for_inference
 from swim.infer.options import data_settings
@@ -110,10 +110,6 @@ def main(arguments: list[str] | None = None) -> int:
     add_answer_options(parser, max_new_tokens=512)
     options = parser.parse_args(arguments)
     try:
-        if options.model == DEMO_MODEL and options.backend == "local" and not Path(DEMO_MODEL).exists():
-            raise ValueError(
-                f"no model at {DEMO_MODEL} yet: name one with --model, or train the demo's with run_sft.sh"
-            )
         return answer_one(options) if options.batch is None else answer_batch(options)
     except (DataError, ValueError, ServiceRefuses) as error:
         print(f"error: {error}", file=sys.stderr)

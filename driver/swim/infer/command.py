@@ -12,9 +12,8 @@ from swim.infer.options import add_data_options, data_settings
 from swim.infer.questions import ItemFile
 from swim.infer.remote import answer_remotely
 from swim.llm import Asker, Endpoint
+from swim.model_name import DEMO_MODEL
 from swim.reply_cache import ReplyCache
-
-DEMO_MODEL = "output/demo"  # where run_sft.sh leaves it
 
 
 def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int):

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import is_flash_attn_2_available
 
+from swim.model_name import check_model_name
 from swim.train.model import merge_adapter
 
 
@@ -17,6 +18,7 @@ def load_for_inference(path: str | Path, device: torch.device | str | None = Non
     On a GPU in bfloat16 with flash attention where it is installed, on a CPU in float32 with SDPA.
     Raises ValueError naming `path` when it cannot be loaded.
     """
+    check_model_name(path)
     device = torch.device(device) if device is not None else PartialState().device
     on_gpu = device.type == "cuda"
     attention = "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"

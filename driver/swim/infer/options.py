@@ -8,6 +8,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from swim.data.settings import READING_FILE, DataSettings, describe_reading, find_reading
+from swim.model_name import check_model_name
 
 
 def add_data_options(parser: argparse.ArgumentParser):
@@ -30,6 +31,8 @@ def data_settings(options: argparse.Namespace) -> DataSettings:
     """
     # a server's model has a name of its own there, which is nobody's on a hub
     served = getattr(options, "backend", "local") != "local" and not Path(options.model).is_dir()
+    if not served:
+        check_model_name(options.model)
     found = None if served else find_reading(options.model)
     names = ("max_frames", "fps", "min_pixels", "max_pixels", "total_pixels", "system_prompt")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}

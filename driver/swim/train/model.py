@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGene
 from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
 from transformers.utils import is_flash_attn_2_available
 
+from swim.model_name import NoModel, check_model_name
 from swim.train.config import ConfigError, LoraOptions, TrainConfig
 from swim.train.parts import choose_parts
 
@@ -25,8 +26,11 @@ def load_model(config: TrainConfig, bf16_deepspeed: bool):
     """
     name = config.model_name_or_path
     try:
+        check_model_name(name)
         model_config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    except NoModel as error:
+        raise ConfigError(f"model_name_or_path: {error}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"model_name_or_path: cannot load {name}: {str(error).splitlines()[0]}") from None
     if model_config.model_type != "qwen2_5_vl":

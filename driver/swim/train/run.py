@@ -260,7 +260,7 @@ def _join_fsdp(arguments: SFTConfig):
 
 def _announce(config: TrainConfig, trainer: SwimTrainer, mixture: Mixture, resume: Path | None):
     """What runs, in a few lines, before step 1."""
-    console.print(mixture.table())
+    console.print(mixture.describe(), markup=False, highlight=False)
     model = trainer.accelerator.unwrap_model(trainer.model)
     console.print(parts_table(model, trainer.args.learning_rate, config.learning_rates))
     supervision, sharing = _supervision(trainer), sharing_of(trainer.accelerator)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
 from swim.errors import DataError
-from swim.infer.command import DEMO_MODEL
 from swim.infer.options import add_data_options, data_settings
+from swim.model_name import DEMO_MODEL
 from swim.train.config import load_config
 
 EXAMPLES = 4

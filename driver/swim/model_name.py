@@ -1,0 +1,41 @@
+"""What may be named as a model: a folder with weights, an adapter's folder, or a name on the hub."""
+
+import re
+from pathlib import Path
+
+DEMO_MODEL = "output/demo"  # where run_sft.sh leaves it
+_CONFIGS = ("config.json", "adapter_config.json")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class NoModel(ValueError):
+    """`str(error)` says what stands in the model's place, and the next step."""
+
+
+def check_model_name(name: str | Path):
+    """Raises NoModel for a path without a model. What can be a hub's name is left to the hub."""
+    path = Path(name)
+    if path.is_dir():
+        if not any((path / config).exists() for config in _CONFIGS):
+            raise NoModel(f"cannot load the model {name}: {_instead(path)}")
+    elif path.exists():
+        raise NoModel(f"cannot load the model {name}: a file; expected a model's folder, or its name on the hub")
+    elif path.is_relative_to(DEMO_MODEL) and not Path(DEMO_MODEL).exists():
+        raise NoModel(
+            f"no model at {DEMO_MODEL} yet: name one with --model, or train the demo's with run_scripts/run_sft.sh; "
+            f"the path is relative to the folder you are in, {Path.cwd()}"
+        )
+    elif not _HUB_NAME.fullmatch(str(name)) or str(name).startswith(".") or (len(path.parts) > 1 and path.parent.is_dir()):
+        raise NoModel(f"cannot load the model {name}: no such folder; expected one, or a name on the hub")
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without a model's config holds."""
+    checkpoints = [path for path in folder.glob("checkpoint-*") if any((path / config).exists() for config in _CONFIGS)]
+    if checkpoints:
+        last = max(checkpoints, key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
+        return (
+            f"the folder of a run that has not finished; its last checkpoint is {last}: name that, or let the same "
+            "training command go on to the end"
+        )
+    return "no config.json in this folder, so it is no model's; expected a checkpoint or an adapter"
