@@ -13,8 +13,7 @@ launch() {
   if (( ${NPROC:-1} * ${NNODES:-1} > 1 )); then
     # Slurm's SIGUSR1 reaches the processes too, and they have these seconds to save.
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-180}"
-    command+=(torch.distributed.run --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
-      --nproc_per_node "${NPROC:-1}" "${meeting[@]}" -m)
+    command+=(swim.launch --nproc_per_node "${NPROC:-1}" "${meeting[@]}" -m)
   fi
   exec "${command[@]}" "$@"
 }

@@ -1,6 +1,8 @@
 """The error of bad data: it names the file, the record and the remedy."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 from enum import StrEnum
 
 # What a disk, a network or a crowded machine says for a while, whatever is asked of it.
@@ -60,3 +62,9 @@ class DataError(Exception):
 
     def __reduce__(self):  # a worker process sends it with all arguments
         return DataError, (self.message, self.where, self.reason)
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """"; did you mean 'known'?" for a word that is nearly one of them, else ""."""
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from swim.train.__main__ import main
 
-from .conftest import DEMO_YAML
+from .conftest import DEMO_YAML, REPOSITORY
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ CASES = {
     "unknown key": ({"learning_rat": 1}, "unknown key 'learning_rat'"),
     "layer beyond the model": ({"attention_supervision.layers": "[1, 4]"}, "layers: expected indices from 0 to 3"),
     "unknown option": ({"attention_supervision.layer": "[1]"}, "unknown option layer"),
-    "missing model": ({"model_name_or_path": "no/such/folder"}, "model_name_or_path: cannot load no/such/folder"),
+    "missing model": ({"model_name_or_path": "no/such/folder"}, "model_name_or_path: cannot load the model no/such/folder: no such folder"),
     "bad trainer argument": ({"lr_scheduler_type": "square"}, "the trainer refuses its arguments"),
     "nothing to resume": ({"resume_from_checkpoint": "true"}, "holds no complete checkpoint"),
 }
@@ -105,3 +106,48 @@ def test_the_command_line_itself():
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: ") and "no_such_key" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"attention_supervision.layres": "[1]"}, "attention_supervision: unknown option layres, did you mean 'layers'?"),
+        ({"yaml_text": "datasets: [{json_pth: a}]"}, "datasets.0.json_pth: unknown key; did you mean 'json_path'?"),
+        ({"yaml_text": "dataset: [{json_path: a}]"}, "dataset: unknown key; did you mean 'datasets'?"),
+        (
+            {"attn_implementation": "flash_attention_2"},
+            "flash_attention_2 cannot run here, no GPU is there; bash setup.sh --flash-attn installs it for a GPU, and "
+            "--attn_implementation auto does without",
+        ),
+        ({"change": video("no.mp4")}, "no.mp4; fix the record, or data_root (--video_root)"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
+def test_a_message_has_the_next_step(run, monkeypatch, arguments, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    status, error = run(**arguments)
+    assert status == 1 and "Traceback" not in error
+    assert message in error.splitlines()[-1], error
+
+
+def test_the_papers_configuration_without_data_names_the_download_before_anything_is_loaded(tmp_path):
+    """It waited for DeepSpeed and for the hub, and then named no remedy."""
+    config = REPOSITORY / "run_scripts/configs/sft_7b.yaml"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "swim.train", "--config", str(config), "--output_dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 1
+    last = next(line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "no file fits this pattern; fetch the data with bash " in last
+    assert "run_scripts/download.sh, or fix json_path" in last
+    assert "deepspeed.runtime" not in done.stderr  # which takes half a minute to import
+
+
+def test_an_interrupted_runs_folder_names_its_checkpoint(run, tmp_path):
+    (tmp_path / "old" / "checkpoint-30").mkdir(parents=True)
+    (tmp_path / "old" / "checkpoint-30" / "config.json").write_text("{}")
+    status, error = run(model_name_or_path=str(tmp_path / "old"))
+    assert status == 1 and f"its last checkpoint is {tmp_path}/old/checkpoint-30: name that" in error.splitlines()[-1]

@@ -6,8 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from swim.train.checkpoints import Checkpoints
 from swim.train.config import ConfigError
@@ -153,3 +155,20 @@ def test_a_resumed_run_stays_one_run_of_wandb(tmp_path, monkeypatch):
     os.environ["WANDB_RUN_ID"] = "mine"
     keep_wandb_run(tmp_path)
     assert os.environ["WANDB_RUN_ID"] == "mine"
+
+
+def test_a_run_of_a_few_steps_logs_and_draws_them_all(configure):
+    """Of 4 steps with an entry every 5 nothing was logged, and the axes of the report were empty."""
+    config = configure(max_steps=4, logging_steps=5)
+    train(config)
+    assert [entry["step"] for entry in log_entries(config.output_dir, "text_loss")] == [1, 2, 3, 4]
+    few = configure("few", max_steps=1, logging_steps=5)
+    train(few)
+    for name in ("losses", "grounding", "speed", "optimisation"):
+        assert colourful(Path(few.output_dir) / "report" / f"{name}.png") > 10
+
+
+def colourful(path: Path) -> int:
+    """Pixels of a picture that are no shade of grey."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return int((pixels.max(axis=2) - pixels.min(axis=2) > 60).sum())

@@ -244,7 +244,7 @@ class WorkersDie(Exception):
 
 
 def summarise(results: list[dict]) -> dict:
-    """Counts of all rows, of the bad ones by reason, of what is odd, and the spread of token counts.
+    """Counts of all rows, of the bad ones by reason (with the first of each), of what is odd; the spread of token counts.
 
     not_read: rows that a disk or network did not give in time. They are not bad, but stand among the reasons.
     """
@@ -252,7 +252,12 @@ def summarise(results: list[dict]) -> dict:
     tokens = sorted(result["tokens"] for result in results if result.get("tokens") is not None)
     not_read = sum(map(_may_pass, results))
     counts = {"records": len(results), "bad": reasons.total() - not_read, "not_read": not_read}
-    summary = {**counts, "by_reason": dict(reasons.most_common())}
+    examples = {}
+    for result in results:
+        if "reason" in result:
+            examples.setdefault(result["reason"], f"{result['record']}: {result['message']}")
+    by_reason = dict(reasons.most_common())
+    summary = {**counts, "by_reason": by_reason, "examples": {reason: examples[reason] for reason in by_reason}}
     for name in ODD:
         summary[name] = sum(result.get(name, 0) for result in results)
     if tokens:
@@ -285,6 +290,8 @@ def print_report(report: dict, output: Path):
     for name, meaning in ODD.items():
         table.add_row(meaning, f"{report[name]:,}", style="dim")
     console.print(table)
+    for reason, example in report["examples"].items():
+        console.print(f"{reason}, for example {example}", markup=False, highlight=False)
     if "tokens" in report:
         console.print("tokens: " + ", ".join(f"{name} {value:,.0f}" for name, value in report["tokens"].items()))
     if report["not_read"]:

@@ -22,7 +22,7 @@ from swim.data.records import Record, parse_record
 from swim.data.root import DataRoot
 from swim.data.skip_list import SkipList
 from swim.data.streaming import stream_records
-from swim.errors import DataError, Reason
+from swim.errors import DataError, Reason, did_you_mean
 from swim.files import decode_text
 
 _STRATEGY = re.compile(r"(first|end|random):(\d+(?:\.\d+)?%|\d+)")
@@ -146,6 +146,13 @@ def load_mixture(config_path: str | Path, seed: int = 0, skip_list: str | Path |
     return Mixture(dataset, sources, skips.unmatched({source.sha256 for source in sources}))
 
 
+def check_sources(config_path: str | Path):
+    """Raises DataError for a YAML that does not fit, and for a file that it names and that is not there. Reads no record."""
+    config_path = Path(config_path)
+    for source in _read_yaml(config_path).datasets:
+        _files(config_path.parent, source.json_path)
+
+
 def load_annotated(path: str | Path, data_root: str | Path | None = None) -> Dataset:
     """The records of an annotated file (NL-Refer, Bench-D, Bench-Q) that have masks, as rows of a mixture.
 
@@ -237,12 +244,14 @@ def _constant(value, count: int, kind: pa.DataType) -> pa.ChunkedArray:
 
 def _files(folder: Path, pattern: str) -> list[Path]:
     """The file of that name, or those that fit it as a glob pattern, sorted. Raises DataError for none."""
-    if (folder / pattern).exists() or not glob.has_magic(pattern):
+    if (folder / pattern).exists():
         return [folder / pattern]
-    found = sorted(glob.glob(pattern, root_dir=folder, recursive=True))
+    found = sorted(glob.glob(pattern, root_dir=folder, recursive=True)) if glob.has_magic(pattern) else []
     if not found:
-        message = "no file fits this pattern; fix json_path in the data config"
-        raise DataError(message, str(folder / pattern), Reason.MISSING)
+        problem = "no file fits this pattern" if glob.has_magic(pattern) else "no such file"
+        download = folder.parent / "run_scripts/download.sh"  # of the mixture that comes with the project
+        step = f"fetch the data with bash {download}, or fix" if download.exists() else "fix"
+        raise DataError(f"{problem}; {step} json_path in the data config", str(folder / pattern), Reason.MISSING)
     return [folder / name for name in found]
 
 
@@ -255,7 +264,11 @@ def _read_yaml(path: Path) -> _Config:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"malformed YAML: {error}", str(path)) from None
     except ValidationError as error:
-        problem = error.errors()[0]
+        problems = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")  # a typo first
+        problem = problems[0]
         field = ".".join(str(part) for part in problem["loc"]) or "the file"
         keys = ", ".join(_Source.model_fields)
-        raise DataError(f"{field}: {problem['msg']}; expected datasets: [{{{keys}}}]", str(path)) from None
+        unknown = problem["type"] == "extra_forbidden"
+        close = did_you_mean(str(problem["loc"][-1]), [*_Source.model_fields, *_Config.model_fields]) if unknown else ""
+        what = "unknown key" if unknown else problem["msg"]
+        raise DataError(f"{field}: {what}{close}; expected datasets: [{{{keys}}}]", str(path)) from None

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -77,7 +78,7 @@ class SampleReader:
             if self.settings.keep_annotated_frames and not mask_index.any():
                 raise DataError(NO_USABLE_MASK, reason=Reason.NO_MASK)
         except DataError as error:
-            raise error.at(record.where) from None
+            raise _told(error, record) from None
         past_end = sum(number >= clip.total for number in record.annotated_frames)
         return Sample(record, clip, masks, mask_index, resized, past_end)
 
@@ -93,7 +94,7 @@ class SampleReader:
             if record.instances and not any(found):
                 raise DataError(NO_USABLE_MASK, reason=Reason.NO_MASK)
         except DataError as error:
-            raise error.at(record.where) from None
+            raise _told(error, record) from None
         resized = sum(is_off_by_one(rle, header.height, header.width) for rle in used)
         return header.tokens, resized, sum(number >= header.total for number in record.annotated_frames)
 
@@ -123,7 +124,7 @@ class SampleReader:
             for rle in (rle for frames in record.instances for rle in frames.values()):
                 check_mask(rle)
         except DataError as error:
-            raise error.at(record.where) from None
+            raise _told(error, record) from None
 
     def _patiently(self, record: Record, read: Callable[[float], Read]) -> Read:
         """What `read` gives within a time limit in seconds; what may pass is tried again with a longer one."""
@@ -189,3 +190,12 @@ def _find(path, limit_s: float):
     """Raises DataError where a source is not there."""
     with local_file(path, limit_s):
         pass
+
+
+def _told(error: DataError, record: Record) -> DataError:
+    """The error with its record, and with the next step where a file is missing."""
+    if error.reason != Reason.MISSING or error.where is not None:
+        return error.at(record.where)
+    on_command_line = record.where.startswith("--")
+    step = f"a relative path starts at {Path.cwd()}" if on_command_line else "fix the record, or data_root (--video_root)"
+    return DataError(f"{error.message}; {step}", record.where, error.reason)

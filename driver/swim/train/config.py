@@ -1,6 +1,5 @@
 """The training configuration: a YAML file, overridden key by key on the command line; unknown keys are errors."""
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from trl import SFTConfig
 
 from swim.data.chat import SYSTEM_PROMPT
 from swim.data.settings import DataSettings
+from swim.errors import did_you_mean
 from swim.files import decode_text
 from swim.train.arguments import FIXED, check_arguments, known_arguments, rename
 from swim.video.clip import VisualBudget
@@ -290,5 +290,4 @@ def _yaml_value(text: str) -> Any:
 
 
 def _suggest(key: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "; see the keys of swim.train.config.TrainConfig and of trl.SFTConfig"
+    return did_you_mean(key, known) or "; see the keys of swim.train.config.TrainConfig and of trl.SFTConfig"

@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGene
 from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
 from transformers.utils import is_flash_attn_2_available
 
-from swim.model_name import NoModel, check_model_name
 from swim.train.config import ConfigError, LoraOptions, TrainConfig
 from swim.train.parts import choose_parts
 
@@ -26,11 +25,8 @@ def load_model(config: TrainConfig, bf16_deepspeed: bool):
     """
     name = config.model_name_or_path
     try:
-        check_model_name(name)
         model_config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-    except NoModel as error:
-        raise ConfigError(f"model_name_or_path: {error}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"model_name_or_path: cannot load {name}: {str(error).splitlines()[0]}") from None
     if model_config.model_type != "qwen2_5_vl":
@@ -59,6 +55,13 @@ def resolve_supervision(model_config, config: TrainConfig) -> dict:
 
 
 def attention_implementation(config: TrainConfig) -> str:
+    """By name; "auto" takes flash attention where it can run. Raises ConfigError where it is asked for and cannot."""
+    if config.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
+        why = "it is not installed" if torch.cuda.is_available() else "no GPU is there"
+        raise ConfigError(
+            f"attn_implementation: flash_attention_2 cannot run here, {why}; bash setup.sh --flash-attn installs it for a "
+            "GPU, and --attn_implementation auto does without"
+        )
     if config.attn_implementation != "auto":
         return config.attn_implementation
     return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"

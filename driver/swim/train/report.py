@@ -67,7 +67,8 @@ def plot_curves(path: str | Path, runs: dict[str, list[dict]], keys: tuple[str, 
             for logged, style in ((key, "-"), (f"eval_{key}", "--")):
                 points = [(entry["step"], entry[logged]) for entry in history if logged in entry]
                 if points:
-                    axis.plot(*zip(*points), style, label=name if logged == key else f"{name}, held out")
+                    marker = "." if len(points) < 3 else None  # a line of one point cannot be seen
+                    axis.plot(*zip(*points), style, marker=marker, label=name if logged == key else f"{name}, held out")
     for axis, key in zip(axes, keys):
         axis.set_title(key)
         axis.set_xlabel("optimiser step")
@@ -82,8 +83,11 @@ def plot_curves(path: str | Path, runs: dict[str, list[dict]], keys: tuple[str, 
 
 def _plot_step_time(axis, history: list[dict]):
     entries = [entry for entry in history if all(part in entry for part in STEP_TIME)]
+    steps = [entry["step"] for entry in entries]
+    if len(entries) == 1:  # an area needs two ends
+        entries, steps = entries * 2, [steps[0] - 0.5, steps[0] + 0.5]
     parts = [[entry[part] for entry in entries] for part in STEP_TIME]
-    axis.stackplot([entry["step"] for entry in entries], parts, labels=PARTS)
+    axis.stackplot(steps, parts, labels=PARTS)
 
 
 def _outcome(state: TrainerState) -> str:

@@ -14,13 +14,15 @@ from accelerate.utils import DistributedType, gather_object
 from rich.console import Console
 from torch import distributed
 from transformers.integrations import TensorBoardCallback
+from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
 from transformers.trainer_utils import TrainOutput, set_seed
 from trl import SFTConfig
 
 from swim.data.collator import SwimCollator
-from swim.data.mixture import Mixture, load_annotated, load_mixture
+from swim.data.mixture import Mixture, check_sources, load_annotated, load_mixture
 from swim.data.settings import write_reading
 from swim.lock import FolderInUse, hold
+from swim.model_name import NoModel, check_model_name
 from swim.train.card import write_card
 from swim.train.checkpoints import Checkpoints, FinishCheckpoints, problem, processes_of
 from swim.train.config import ConfigError, TrainConfig
@@ -32,7 +34,7 @@ from swim.train.report import REPORT_FILE, write_report
 from swim.train.run_folder import RunFolder, read_state
 from swim.train.signals import StopOnSignal, Stopped
 from swim.train.skipping import CountingCollator, SkippedRecords
-from swim.train.trainer import LOGGED, SaveSettings, SwimTrainer
+from swim.train.trainer import LOGGED, LogShortRuns, SaveSettings, SwimTrainer
 from swim.train.unpickling import listed_classes_only
 from swim.train.watch import TensorBoard, keep_wandb_run
 from swim.train.worker_notes import WorkerNotes
@@ -55,6 +57,7 @@ def train(config: TrainConfig) -> dict:
         console.print(f"{folder.path} holds this run, finished after {finished['steps']} steps: nothing to do")
         return finished
 
+    _check_inputs(config)
     _join_processes(config)
     arguments = config.trainer_arguments()
     _join_fsdp(arguments)
@@ -110,6 +113,20 @@ def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
     return summary
 
 
+def _check_inputs(config: TrainConfig):
+    """What can be told at once, before processes meet and models load. Raises DataError, ConfigError."""
+    check_sources(config.data_config)
+    try:
+        check_model_name(config.model_name_or_path)
+    except NoModel as error:
+        raise ConfigError(f"model_name_or_path: {error}") from None
+    attention_implementation(config)
+    try:
+        AttentionSupervisionConfig.from_dict(config.attention_supervision)
+    except ValueError as error:
+        raise ConfigError(f"attention_supervision: {error}") from None
+
+
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """The first process claims the folder for all of them; when it cannot, all raise FolderInUse."""
@@ -152,6 +169,7 @@ def _make_trainer(
         learning_rates=config.learning_rates,
         data_timeout_s=config.dataloader_timeout_s,
     )
+    trainer.add_callback(LogShortRuns())
     trainer.add_callback(SaveSettings(lambda path: write_reading(path, config.data_settings)))
     if config.lora is not None:  # an adapter's folder holds no model config
         trainer.add_callback(SaveSettings(lambda path: write_supervision(path, supervision)))

@@ -8,6 +8,7 @@ from accelerate.utils import send_to_device
 from peft import PeftModel
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
 from trl import SFTTrainer
 
 from swim.train.card import write_card
@@ -303,3 +304,11 @@ class SaveSettings(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             self.write(f"{args.output_dir}/checkpoint-{state.global_step}")
+
+
+class LogShortRuns(TrainerCallback):
+    """Logs each step of a run that would end before its first entry: a first try shows numbers and curves too."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.logging_strategy == IntervalStrategy.STEPS and state.max_steps < state.logging_steps:
+            state.logging_steps = 1

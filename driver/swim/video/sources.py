@@ -215,7 +215,7 @@ def local_file(source: str | Path, limit_s: float) -> Iterator[Path]:
     except (OSError, ValueError) as error:  # also a name that is too long, or in a folder that may not be read
         if isinstance(error, OSError) and Reason.of(error, Reason.MISSING) == Reason.NOT_READ:
             raise DataError(f"{path}: {error.strerror}", reason=Reason.NOT_READ) from None
-        raise DataError(f"no such video or image: {path}; fix the record or data_root", reason=Reason.MISSING) from None
+        raise DataError(f"no such video or image: {path}", reason=Reason.MISSING) from None
     yield path
 
 

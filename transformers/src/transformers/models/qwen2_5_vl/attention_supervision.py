@@ -26,6 +26,7 @@ T temporal steps, H x W merged grid of one step, K = T * H * W visual tokens of 
 and side. Q, T, H, W are padded to the largest sample of the batch.
 """
 
+import difflib
 import math
 from dataclasses import asdict, dataclass, fields
 from functools import partial, wraps
@@ -110,7 +111,9 @@ class AttentionSupervisionConfig:
         options = dict(options or {})
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(options) - set(known))
-        _require(not unknown, f"unknown option {', '.join(unknown)}; the options are {', '.join(known)}")
+        close = difflib.get_close_matches(unknown[0], known, n=1) if unknown else []
+        meant = f", did you mean {close[0]!r}?" if close else ""
+        _require(not unknown, f"unknown option {', '.join(unknown)}{meant}; the options are {', '.join(known)}")
         return cls(**options)
 
     def to_dict(self) -> dict:
