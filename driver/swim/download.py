@@ -17,6 +17,7 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.file_download import DryRunFileInfo
 
+from swim.command_line import RawHelp, command_parser
 from swim.files import human_bytes
 
 
@@ -127,9 +128,8 @@ def _count(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="download.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "download.sh")
+    parser.epilog, parser.formatter_class = __doc__, RawHelp
     parser.add_argument("--model", action="store_true", help="SWIM-7B and Qwen2.5-VL-7B-Instruct, 17 GB each")
     parser.add_argument("--data", action="store_true", help="benchmarks and training records")
     parser.add_argument("--bench-only", action="store_true", help="of the data the benchmarks alone")

@@ -4,7 +4,8 @@
     python -m swim.attention.visualize --model SWIM --base BASE --records train.json --record 12 --words
 
 Tagged nouns are shown. Where only the record's answer has tags, that answer is put into the model's mouth (teacher
-forcing), as in training; `--teacher_forced` does so for any record. `--phrase` adds any words of the question or the answer, `--words` every word of the answer. With
+forcing), as in training; `--teacher_forced` does so for any record. `--phrase` adds any words of the question or the
+answer, `--words` every word of the answer. With
 `--records` an annotated file (NL-Refer, Bench-D, Bench-Q) gives clip, question and the masks to outline. With `--base`
 the same words are shown for both models. Without arguments: the demo's model and its text-only control on a held-out clip.
 
@@ -29,6 +30,7 @@ from swim.attention.heat import NORMALISATIONS, behind_visual, choose_normalisat
 from swim.attention.maps import Reading, Word, extract, read_words, recorded_answer_tokens
 from swim.attention.overlay import write_overlay
 from swim.attention.pictures import Row, draw_sheet
+from swim.command_line import command_parser
 from swim.data.bench import parse_annotated
 from swim.data.collator import SwimCollator
 from swim.data.records import Record, Turn
@@ -211,7 +213,9 @@ def show(options: argparse.Namespace) -> Path:
         views.append(view(base, Path(options.base).name, reading, layers, asked))
     normalisation = options.normalise or choose_normalisation([part.heat for part in views])
     if normalisation != asked:
-        console.print(f"a few cells hold most of the attention, so colours end at 99 % of them; --normalise {asked} shows all")
+        console.print(
+            f"a few cells hold most of the attention, so colours end at 99 % of them; --normalise {asked} shows all"
+        )
     about = {
         "model": str(options.model),
         "base": options.base,
@@ -239,7 +243,7 @@ def show(options: argparse.Namespace) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.attention.visualize")
     parser.add_argument("--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name")
     parser.add_argument("--base", help="a second model to show beside the first")
     parser.add_argument("--video", help="video file, folder of frames, image or URL")
@@ -263,8 +267,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--keep_annotated_frames", action="store_true", help="sample the annotated frames, whose masks are outlined"
     )
-    parser.add_argument("--max_new_tokens", type=int, default=128)
-    parser.add_argument("--output", default="output/attention")
+    parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer, in tokens")
+    parser.add_argument("--output", default="output/attention", help="folder of the pictures and maps")
     add_data_options(parser)
     options = parser.parse_args(arguments)
     control = Path(DEMO_MODEL) / "text_only"

@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from swim.command_line import command_parser
 from swim.construct.inputs import Estimate, survey
 from swim.construct.rewriter import Rewriter, RewriteSettings
 from swim.construct.run import REPLIES, construct
@@ -33,7 +34,7 @@ console = Console(soft_wrap=True)
 def add_endpoint_options(parser: argparse.ArgumentParser):
     """Who is asked, and how much at most."""
     parser.add_argument("--base_url", help="of the API, such as http://localhost:8000/v1 (default: OpenAI's)")
-    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--temperature", type=float, default=0.0, help="of the replies; 0 is the most repeatable")
     parser.add_argument("--max_tokens", type=int, default=2048, help="of one reply")
     parser.add_argument("--timeout_s", type=float, default=120.0, help="of one request")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
@@ -88,10 +89,10 @@ def print_report(provenance: dict, folder: Path):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="swim.construct", description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.construct")
     parser.add_argument("--input", nargs="+", required=True, help="VideoRefer-layout files (.json, .jsonl, .gz)")
     parser.add_argument("--output", required=True, help="folder of the refined files")
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", required=True, help="name of the model that is asked")
     add_root_options(parser, "the videos are")
     parser.add_argument("--with_frames", type=int, default=0, metavar="K", help="outlined frames to show with a record")
     parser.add_argument("--synonyms", action="store_true", help="a synonym variant of the benches too")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from swim.command_line import command_parser
 from swim.construct.__main__ import add_endpoint_options, endpoint_of
 from swim.construct.language import LANGUAGES
 from swim.construct.mask_files import Masks, VideoFacts, read_masks
@@ -170,7 +171,7 @@ def _captions(options: argparse.Namespace) -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="swim.construct.from_masks", description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.construct.from_masks")
     parser.add_argument("--video", required=True, help="a video file or a folder of frames")
     parser.add_argument("--masks", required=True, help="a folder of PNGs or a JSON file")
     parser.add_argument("--output", required=True, help="JSON file of the records")
@@ -178,9 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--frame_step", type=int, default=1, help="frames of the video from one mask number to the next"
     )
     parser.add_argument("--video_root", help="what the record's video is relative to (default: the video's folder)")
-    parser.add_argument("--phrase", action="append", default=[], metavar="INSTANCE=PHRASE")
-    parser.add_argument("--phrases", metavar="FILE.csv")
-    parser.add_argument("--captions", metavar="FILE.csv")
+    parser.add_argument("--phrase", action="append", default=[], metavar="INSTANCE=PHRASE", help="what an instance is called; may be repeated")
+    parser.add_argument("--phrases", metavar="FILE.csv", help="a table with the columns instance and phrase")
+    parser.add_argument("--captions", metavar="FILE.csv", help="a table with the columns instance and caption")
     parser.add_argument("--model", help="writes the phrases; it sees the outlined frames")
     parser.add_argument("--with_frames", type=int, default=4, metavar="K", help="outlined frames that the model sees")
     add_endpoint_options(parser)

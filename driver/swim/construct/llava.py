@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from swim.command_line import command_parser
 from swim.concurrently import run_concurrently
 from swim.construct.outputs import ShardWriter
 from swim.data.records import parse_record
@@ -204,7 +205,7 @@ def print_report(report: dict, output: Path):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="swim.construct.llava", description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.construct.llava")
     parser.add_argument("--input", nargs="+", required=True, help="LLaVA-Video files (.json, .jsonl, .gz)")
     add_root_options(parser, "the videos are", required=True)
     parser.add_argument("--output", required=True, help="a .json file")
@@ -213,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--sample", type=int, help="how many to keep (default: all that can be read)")
     parser.add_argument("--by", default="", help="duration, source or duration,source: draw evenly from each")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="decides which records are drawn")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="videos opened at a time")
     options = parser.parse_args(arguments)
     try:

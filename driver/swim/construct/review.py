@@ -7,7 +7,6 @@ Takes training records, Bench-D and Bench-Q items. The page is one file that nee
 same folder holds is shown with its reasons.
 """
 
-import argparse
 import html
 import random
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
+from swim.command_line import command_parser
 from swim.construct.frames import COLOURS, OutlinedFrame, colour_of, outlined_frames
 from swim.construct.run import REJECTED
 from swim.construct.tasks import Kind, kind_of
@@ -183,12 +183,12 @@ def _rejections(rejected: list[dict], most: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="swim.construct.review", description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.construct.review")
     parser.add_argument("file", help="NL-Refer records or bench items (.json, .jsonl, .gz)")
     add_root_options(parser, "the videos are")
-    parser.add_argument("--output", default="review.html")
+    parser.add_argument("--output", default="review.html", help="the page to write")
     parser.add_argument("--sample", type=int, default=20, help="records, and rejected ones, to show")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="decides which records are drawn")
     parser.add_argument("--frames", type=int, default=4, help="annotated frames of each record")
     options = parser.parse_args(arguments)
     try:

@@ -18,7 +18,6 @@ Writes into `--output`: report.json, skip_list.jsonl (for the training key `skip
 same command goes on after a kill. The status is 1 when a record is bad or was not read.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -37,6 +36,7 @@ from rich.table import Table
 from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor
 
+from swim.command_line import command_parser
 from swim.data.collator import SwimCollator
 from swim.data.mixture import Mixture, load_mixture, root_of_row, row_record
 from swim.data.sample import SampleReader
@@ -300,10 +300,10 @@ def print_report(report: dict, output: Path):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.data.check")
     parser.add_argument("config", help="mixture YAML")
     parser.add_argument("--train_config", help="training YAML: budget, system prompt, model")
-    parser.add_argument("--decode", choices=LEVELS, default="header")
+    parser.add_argument("--decode", choices=LEVELS, default="header", help="how far each record is taken")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, 0: none but this one")
     parser.add_argument("--output", help="folder (default: output/check/<name of the mixture>)")
     options = parser.parse_args(arguments)

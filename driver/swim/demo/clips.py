@@ -25,6 +25,7 @@ import yaml
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
+from swim.command_line import command_parser
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render
 from swim.video.encoder import write_video
 
@@ -199,15 +200,15 @@ def _switch(text: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the demo's clips and records.")
+    parser = command_parser("Makes the demo's clips and records.")
     parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--train_clips", type=int, default=1000)
-    parser.add_argument("--held_out_clips", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train_clips", type=int, default=1000, help="clips to train on")
+    parser.add_argument("--held_out_clips", type=int, default=100, help="clips to score on")
+    parser.add_argument("--seed", type=int, default=0, help="decides what is drawn")
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     for field in fields(ClipSettings):
         read = _switch if field.type is bool else field.type
-        parser.add_argument(f"--{field.name}", type=read, default=field.default)
+        parser.add_argument(f"--{field.name}", type=read, default=field.default, help=field.metadata["help"])
     args = parser.parse_args()
     try:
         settings = ClipSettings(**{field.name: getattr(args, field.name) for field in fields(ClipSettings)})

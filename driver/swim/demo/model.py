@@ -8,7 +8,6 @@ Without ``--tokenizer`` the model gets a byte-level BPE of its own, learnt from 
 pre-tokenisation and special tokens. With it, the same model is built around the real tokenizer and chat template.
 """
 
-import argparse
 import json
 import math
 import os
@@ -29,6 +28,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from swim.command_line import command_parser
 from swim.data.chat import SYSTEM_PROMPT
 from swim.demo.clips import demo_texts
 
@@ -281,10 +281,10 @@ def build_tiny_model(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write a tiny random Qwen2.5-VL checkpoint.")
+    parser = command_parser("Writes a tiny random Qwen2.5-VL checkpoint.")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--tokenizer", help="folder with Qwen2.5-VL's own tokenizer and chat template")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="decides the weights")
     args = parser.parse_args()
     try:
         print(build_tiny_model(args.output, args.tokenizer, seed=args.seed))

@@ -1,6 +1,6 @@
 """Scenes of the demo: coloured, patterned shapes that move over a plain background, and their exact masks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,10 @@ PATTERNS = ("plain", "striped", "dotted", "checked")
 _MAX_PLACE_TRIES = 200
 
 
+def _setting(default, text: str):
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class ClipSettings:
     """What a clip looks like. Areas are shares of the frame; speed is in pixels per frame.
@@ -29,16 +33,16 @@ class ClipSettings:
     about every object in it, and a model can learn to name patterns before it can find objects.
     """
 
-    size_px: int = 168
-    frames: int = 4
-    fps: int = 2
-    objects: int = 3
-    min_area: float = 0.06
-    max_area: float = 0.095
-    max_speed_px: float = 4.0
-    distinct_patterns: bool = False
-    annotate_every: int = 2
-    questions_per_clip: int = 3
+    size_px: int = _setting(168, "side of a square frame, in pixels")
+    frames: int = _setting(4, "frames of a clip")
+    fps: int = _setting(2, "frames a second")
+    objects: int = _setting(3, "objects of a clip")
+    min_area: float = _setting(0.06, "smallest object, as a share of the frame")
+    max_area: float = _setting(0.095, "largest object, as a share of the frame")
+    max_speed_px: float = _setting(4.0, "fastest object, in pixels per frame")
+    distinct_patterns: bool = _setting(False, "no two objects of a clip share a pattern")
+    annotate_every: int = _setting(2, "frames from one mask to the next")
+    questions_per_clip: int = _setting(3, "objects of a clip that are asked for")
 
     def __post_init__(self) -> None:
         most = min(len(COLOURS), len(PATTERNS))

@@ -18,6 +18,7 @@ from accelerate import PartialState
 from rich.table import Table
 from tqdm import tqdm
 
+from swim.command_line import command_parser
 from swim.concurrently import run_concurrently
 from swim.data.bench import BenchD, parse_bench_d
 from swim.data.root import root_of
@@ -134,19 +135,19 @@ def say_estimate(cases: list[Case], endpoint: Endpoint):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.eval.bench_d")
     add_model_options(parser, "output/bench_d", max_new_tokens=1024)
     parser.add_argument("--judge", default="gpt-4o-2024-11-20", help="the judge's model name")
     parser.add_argument("--judge_base_url", help="of the judge's API (default: OpenAI's)")
-    parser.add_argument("--judge_temperature", type=float, default=0.0)
-    parser.add_argument("--judge_concurrency", type=int, default=8)
+    parser.add_argument("--judge_temperature", type=float, default=0.0, help="of the judge's replies")
+    parser.add_argument("--judge_concurrency", type=int, default=8, help="requests to the judge at a time")
     parser.add_argument("--judge_timeout_s", type=float, help="of one request to the judge (default: --timeout_s)")
     parser.add_argument("--judge_attempts", type=int, default=6, help="of one request, with exponential back-off")
     parser.add_argument("--judge_backoff_s", type=float, default=1.0, help="first wait")
     parser.add_argument("--usd_per_million", type=float, nargs=2, metavar=("IN", "OUT"), help="the judge's prices")
-    parser.add_argument("--max_usd", type=float)
-    parser.add_argument("--max_requests", type=int)
-    parser.add_argument("--min_coverage", type=float, default=1.0)
+    parser.add_argument("--max_usd", type=float, help="stop judging at this cost")
+    parser.add_argument("--max_requests", type=int, help="stop judging after so many requests")
+    parser.add_argument("--min_coverage", type=float, default=1.0, help="share of the items that must be judged for a mean")
     parser.add_argument("--dry_run", action="store_true", help="answers and an estimate, no judging")
     options = parser.parse_args(arguments)
     try:

@@ -6,7 +6,6 @@ Writes answers.jsonl, items.jsonl (each answer with the letter that was read fro
 run goes on when the same command is given again. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.table import Table
 
+from swim.command_line import command_parser
 from swim.data.bench import parse_bench_q
 from swim.data.root import root_of
 from swim.errors import DataError
@@ -67,7 +67,7 @@ def print_report(report: dict, folder: Path):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.eval.bench_q")
     parser.add_argument("--parser", choices=PARSERS, default="strict", help="how a letter is read from an answer")
     parser.add_argument("--prompt", default=PROMPT, help="with {question} and {options}")
     add_model_options(parser, "output/bench_q", max_new_tokens=128)

@@ -7,13 +7,13 @@ bootstrap of the difference, McNemar's exact test for right and wrong answers, a
 Markdown; writes compare.md and compare.json into `--output`.
 """
 
-import argparse
 import json
 import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from swim.command_line import command_parser
 from swim.eval.stats import interval_words, mcnemar, paired_bootstrap, rounded, rounded_interval
 from swim.files import read_json_lines, write_atomically
 
@@ -135,11 +135,11 @@ def as_markdown(result: dict) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.eval.compare")
     parser.add_argument(
         "folders", nargs="+", type=Path, help="output folders of bench_q or bench_d, the reference first"
     )
-    parser.add_argument("--output", type=Path, default=Path("output/compare"))
+    parser.add_argument("--output", type=Path, default=Path("output/compare"), help="folder of the comparison")
     options = parser.parse_args(arguments)
     try:
         if len(options.folders) < 2:

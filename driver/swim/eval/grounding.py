@@ -20,6 +20,7 @@ from accelerate import PartialState
 from rich.table import Table
 
 from swim.attention.grounding import FIXED_THRESHOLD, FUSED, SCORES, THRESHOLDS, ground
+from swim.command_line import command_parser
 from swim.data.bench import parse_annotated
 from swim.data.records import Record
 from swim.data.root import DataRoot, add_root_options, root_of
@@ -285,12 +286,12 @@ def evaluate(options: argparse.Namespace) -> dict | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.eval.grounding")
     demo = [str(Path(DEMO_MODEL) / "text_only"), DEMO_MODEL]
     parser.add_argument("--model", nargs="+", default=demo, help="one or more; differences are against the first")
     parser.add_argument("--data", help="annotated JSON file (default: the demo's held-out records)")
     add_root_options(parser)
-    parser.add_argument("--output", default="output/grounding")
+    parser.add_argument("--output", default="output/grounding", help="folder of the report")
     parser.add_argument("--layers", type=int, nargs="+", help="decoder layers (default: those of each checkpoint)")
     parser.add_argument("--limit", type=int, help="the first N records only")
     parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from swim.command_line import command_parser
 from swim.data.collator import SwimCollator
 from swim.data.records import Record, parse_record
 from swim.data.root import DataRoot, add_root_options, root_of
@@ -99,7 +100,7 @@ def answer_batch(options: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="swim.infer", description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.infer")
     parser.add_argument("--video", help="video file, folder of frames, image or URL")
     parser.add_argument("--image", help="image, or the URL of one whose name does not say so")
     parser.add_argument("--prompt", help="the question; <ins> tags are optional")

@@ -22,8 +22,8 @@ def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int):
         "--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name; or the server's model"
     )
     add_data_options(parser)
-    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens)
-    parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens, help="longest answer, in tokens")
+    parser.add_argument("--batch_size", type=int, default=1, help="questions answered together, by a local model")
     parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
     parser.add_argument("--backend", choices=("local", "openai"), default="local", help="openai: any compatible server")
     parser.add_argument("--base_url", help="of the server, such as http://localhost:8000/v1")

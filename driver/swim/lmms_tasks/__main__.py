@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from swim.command_line import command_parser
 from swim.data.bench import parse_bench_d, parse_bench_q
 from swim.data.settings import READING_FILE, DataSettings, find_reading
 from swim.data.tags import strip_tags
@@ -93,17 +94,17 @@ def command_of(options: argparse.Namespace, reading: dict, rest: list[str], outp
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.lmms_tasks")
     parser.add_argument("--model", required=True, help="checkpoint folder or hub name")
     parser.add_argument("--tasks", required=True, help="comma-separated")
     parser.add_argument("--output", default="output/lmms_eval", help="folder of items and results")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--attn_implementation", default="flash_attention_2", choices=("flash_attention_2", "sdpa"))
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where the model runs")
+    parser.add_argument("--attn_implementation", default="flash_attention_2", choices=("flash_attention_2", "sdpa"), help="flash attention needs a GPU, SDPA does not")
     trained = "(default: as the model was trained, else the paper's)"
-    parser.add_argument("--max_frames", type=int, help=trained)
-    parser.add_argument("--min_pixels", type=int, help=f"of a frame {trained}")
-    parser.add_argument("--max_pixels", type=int, help=f"of a frame {trained}")
-    parser.add_argument("--system_prompt", help=trained)
+    parser.add_argument("--max_frames", type=int, help=f"most frames of a clip {trained}")
+    parser.add_argument("--min_pixels", type=int, help=f"fewest pixels of a resized frame {trained}")
+    parser.add_argument("--max_pixels", type=int, help=f"most pixels of a resized frame {trained}")
+    parser.add_argument("--system_prompt", help=f"what the model is told first {trained}")
     options, rest = parser.parse_known_args()
     output = Path(options.output).resolve()
     output.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ and ZeRO-3. Writes bf16 safetensors under the released checkpoints' names, with 
 a model card: for stock transformers, vLLM and every command here.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from swim.command_line import command_parser
 from swim.data.settings import READING_FILE, find_reading, write_reading
 from swim.errors import DataError
 from swim.lock import alone_in
@@ -102,10 +102,10 @@ def upload(folder: Path, name: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="swim.train.export", description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.train.export")
     parser.add_argument("source", help="folder of a run, or one of its checkpoints")
     parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the written weights")
     parser.add_argument("--push_to_hub", metavar="NAME", help="also upload as this model, private when it is new")
     options = parser.parse_args(arguments)
     try:

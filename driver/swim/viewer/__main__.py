@@ -6,13 +6,13 @@
 Needs Gradio: pip install -e 'driver[viewer]'. Nothing is loaded from other hosts, nothing is sent to them.
 """
 
-import argparse
 import json
 import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from swim.command_line import command_parser
 from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
 from swim.errors import DataError
 from swim.infer.options import add_data_options, data_settings
@@ -31,11 +31,11 @@ def demo_examples() -> list[tuple[str, str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="swim.viewer", description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__, "swim.viewer")
     parser.add_argument("--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--port", type=int, default=7860, help="port to listen at")
+    parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer, in tokens")
     add_data_options(parser)
     options = parser.parse_args(arguments)
     if find_spec("gradio") is None:
