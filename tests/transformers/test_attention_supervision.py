@@ -712,7 +712,7 @@ def test_masks_of_any_floating_dtype_give_the_same_loss(dtype):
 
 
 BAD_OPTIONS = {
-    "unknown option": ({"layer": [1]}, "unknown option layer; the options are preset, layers"),
+    "unknown option": ({"layer": [1]}, "unknown option layer, did you mean 'layers'.; the options are preset, layers"),
     "unknown preset": ({"preset": "papers"}, "preset: expected one of .*, found 'papers'"),
     "unknown fusion": ({"fusion": "add"}, "fusion: expected one of .*, found 'add'"),
     "unknown query": ({"query": "next"}, "query: expected one of .*, found 'next'"),
