@@ -126,3 +126,17 @@ def test_construction_reads_no_private_video_of_an_untrusted_file(root, demo_dat
     for flags, requests in ((["--untrusted"], 0), ([], 1)):
         assert construct([*options, "--output", str(tmp_path / "out"), *flags]) == 0
         assert f"{requests} requests to any" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("untrusted", [True, False])
+def test_a_path_that_cannot_be_looked_up_is_a_missing_file_of_its_record(root, mixture, tmp_path, untrusted):
+    """A name that is too long, a null character or a loop of links would end the check, not the record."""
+    (root / "loop.mp4").symlink_to("loop.mp4")
+    records = json.loads((tmp_path / "others.json").read_text())[:1]
+    records += [{**records[0], "video": video} for video in ("x" * 5000 + ".mp4", "a\0b.mp4", "loop.mp4")]
+    (tmp_path / "others.json").write_text(json.dumps(records))
+    output = tmp_path / "out"
+    check([str(mixture(untrusted=untrusted)), "--decode", "none", "--workers", "0", "--output", str(output)])
+    report = json.loads((output / "report.json").read_text())
+    assert report["by_reason"] == {str(Reason.MISSING): 3} and report["records"] == 4
+

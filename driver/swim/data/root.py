@@ -1,6 +1,7 @@
 """Where the videos of a file lie, and whether its records may name others."""
 
 import argparse
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class DataRoot:
             if url := next(self.urls(source), None):
                 raise DataError(f"{url}: a URL, in data that is not trusted; fetch it first", reason=Reason.URL)
             if path := next(self.outsiders(source), None):
-                problem = f"{path}: leads out of {self.path} to {path.resolve()}, in data that is not trusted"
+                problem = f"{path}: leads out of {self.path} to {_real(path)}, in data that is not trusted"
                 raise DataError(problem, reason=Reason.OUTSIDE)
         return source
 
@@ -48,11 +49,10 @@ class DataRoot:
 
     def outsiders(self, source: Source | None) -> Iterator[Path]:
         """The paths of a source that lead out of the folder, those of a frame folder's files among them."""
-        folder = self.path.resolve()
+        folder = _real(self.path)
         for path in _parts(source):
             if isinstance(path, Path):
-                within = (file for file in path.iterdir() if file.is_symlink()) if path.is_dir() else ()
-                yield from (place for place in (path, *within) if not place.resolve().is_relative_to(folder))
+                yield from (place for place in (path, *_links_in(path)) if not _real(place).is_relative_to(folder))
 
 
 def as_root(root: "str | Path | DataRoot") -> DataRoot:
@@ -74,6 +74,23 @@ def add_root_options(parser: argparse.ArgumentParser, what: str = "the records' 
 def root_of(options: argparse.Namespace, file: str | Path) -> DataRoot:
     """What the options of `add_root_options` say for a file."""
     return DataRoot(Path(options.video_root or Path(file).parent), options.untrusted)
+
+
+def _real(path: Path) -> Path:
+    """The path with its symbolic links resolved. One that cannot be looked up stays as it is: opening it says why."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # a null character
+        return path
+
+
+def _links_in(folder: Path) -> list[Path]:
+    """The symbolic links in a frame folder; none where `folder` is no folder, or cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_symlink()]
+    except (OSError, ValueError):
+        return []
 
 
 def _parts(source: Source | None) -> tuple[Path | str, ...]:
