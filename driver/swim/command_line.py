@@ -21,7 +21,7 @@ class _Help(argparse.HelpFormatter):
 
 
 class RawHelp(_Help, argparse.RawDescriptionHelpFormatter):
-    """The same, with the paragraphs of the epilogue left as they are."""
+    """The same, with the paragraphs of the description left as they are."""
 
 
 def command_parser(documentation: str, name: str | None = None) -> argparse.ArgumentParser:

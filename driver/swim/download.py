@@ -129,7 +129,7 @@ def _count(text: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "download.sh")
-    parser.epilog, parser.formatter_class = __doc__, RawHelp
+    parser.description, parser.formatter_class = __doc__, RawHelp
     parser.add_argument("--model", action="store_true", help="SWIM-7B and Qwen2.5-VL-7B-Instruct, 17 GB each")
     parser.add_argument("--data", action="store_true", help="benchmarks and training records")
     parser.add_argument("--bench-only", action="store_true", help="of the data the benchmarks alone")

@@ -38,9 +38,9 @@ class Reason(StrEnum):
         return self in (Reason.TIMEOUT, Reason.NOT_READ)
 
     @classmethod
-    def of(cls, error: OSError, otherwise: "Reason") -> "Reason":
+    def of(cls, error: Exception, otherwise: "Reason") -> "Reason":
         """NOT_READ for what a disk or network says for a while (EIO, ESTALE, ...), else `otherwise`."""
-        return cls.NOT_READ if error.errno in _PASSING else otherwise
+        return cls.NOT_READ if getattr(error, "errno", None) in _PASSING else otherwise
 
 
 class DataError(Exception):

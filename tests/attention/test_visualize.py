@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps
+from matplotlib import pyplot as plt
 from PIL import Image
 
 from swim.attention import visualize
+from swim.attention.captions import fit, wrap
 from swim.attention.heat import NORMALISATIONS, choose_normalisation, colour_scale, relative
-from swim.attention.overlay import OUTLINE, blend, write_overlay
+from swim.attention.overlay import OUTLINE, _title, blend, write_overlay
 from swim.attention.pictures import Row, Scale, draw_sheet
 from swim.data.bench import parse_annotated
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
 from swim.demo.clips import make_demo_data
 from swim.video.clip import VisualBudget
+
+from ..video.clips import moving_pictures, write_video
 
 BUDGET = ["--max_frames", "4", "--min_pixels", "784", "--max_pixels", "28224", "--max_new_tokens", "4"]
 
@@ -221,8 +225,6 @@ def test_where_nothing_is_outlined_it_says_so(tiny_model_dir, held_out, sample, 
 
 
 def wide_sample(tmp_path):
-    from tests.video.clips import moving_pictures, write_video
-
     path = write_video(tmp_path / "wide.mp4", moving_pictures(6, 144, 256))
     record = visualize.visual_record("wide", path, None, "What?")
     return SampleReader(DataSettings(VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224))).read(record)
@@ -240,7 +242,7 @@ def drawn_figures(monkeypatch):
     yield figures
     monkeypatch.undo()
     for figure in figures:
-        visualize.draw_sheet.__globals__["plt"].close(figure)
+        plt.close(figure)
 
 
 @pytest.mark.filterwarnings("error:Glyph")
@@ -267,16 +269,11 @@ def test_titles_and_labels_fit_whatever_the_shape_length_and_script(tmp_path, dr
 
 
 def labels_of(names):
-    from swim.attention.captions import wrap
-
     return {wrap(name, 18, 4) for name in names}
 
 
 @pytest.mark.filterwarnings("error:Glyph")
 def test_the_overlay_writes_any_script_within_its_panel(tmp_path):
-    from swim.attention.captions import fit
-    from swim.attention.overlay import _title
-
     for text in ("dog", CHINESE, LONG):
         fitting, font = fit(text, 200, 14)
         assert font.getlength(fitting) <= 200 and text.startswith(fitting.removesuffix("…"))

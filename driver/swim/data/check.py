@@ -252,12 +252,10 @@ def summarise(results: list[dict]) -> dict:
     tokens = sorted(result["tokens"] for result in results if result.get("tokens") is not None)
     not_read = sum(map(_may_pass, results))
     counts = {"records": len(results), "bad": reasons.total() - not_read, "not_read": not_read}
-    examples = {}
-    for result in results:
-        if "reason" in result:
-            examples.setdefault(result["reason"], f"{result['record']}: {result['message']}")
     by_reason = dict(reasons.most_common())
-    summary = {**counts, "by_reason": by_reason, "examples": {reason: examples[reason] for reason in by_reason}}
+    firsts = {reason: next(result for result in results if result.get("reason") == reason) for reason in by_reason}
+    examples = {reason: f"{first['record']}: {first['message']}" for reason, first in firsts.items()}
+    summary = {**counts, "by_reason": by_reason, "examples": examples}
     for name in ODD:
         summary[name] = sum(result.get(name, 0) for result in results)
     if tokens:

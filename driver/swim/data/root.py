@@ -2,18 +2,15 @@
 
 import argparse
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from swim.errors import DataError, Reason
-from swim.video.sources import path_of_url
+from swim.video.sources import is_url, path_of_url
 
 # A path, a URL, or one of either for each frame.
 Source = Path | str | tuple[Path | str, ...]
-_URL = re.compile(r"https?://", re.IGNORECASE)
-_AS_IT_STANDS = re.compile(r"https?://|data:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,9 @@ class DataRoot:
 
     def locate(self, text: str) -> Path | str:
         """The path below the folder, that of a file URL, or the URL or data URI as it stands."""
-        return text if _AS_IT_STANDS.match(text) else path_of_url(text) or self.path / text
+        if is_url(text) or text.lower().startswith("data:"):
+            return text
+        return path_of_url(text) or self.path / text
 
     def locate_video(self, video: str | list[str]) -> Source:
         """The path of a video or image, or those of its frames. Raises DataError (URL, OUTSIDE) where they are refused."""
@@ -45,7 +44,7 @@ class DataRoot:
     @staticmethod
     def urls(source: Source | None) -> Iterator[str]:
         """The URLs of a source."""
-        return (part for part in _parts(source) if isinstance(part, str) and _URL.match(part))
+        return (part for part in _parts(source) if isinstance(part, str) and is_url(part))
 
     def outsiders(self, source: Source | None) -> Iterator[Path]:
         """The paths of a source that lead out of the folder, those of a frame folder's files among them."""

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from swim.data.mixture import row_record
 from swim.data.records import Record
 from swim.data.settings import DataSettings
 from swim.errors import DataError, Reason
-from swim.video.clip import Clip, Header, read_clip, read_header
+from swim.video.clip import Clip, read_clip, read_header
 from swim.video.sources import FOLDER_FPS, local_file
 
 # A shared disk that does not answer in time is not the record's fault: it is tried again, with more time.
@@ -88,7 +89,8 @@ class SampleReader:
         Every mask within the file is decoded and must fit. Raises DataError naming the record.
         """
         try:
-            header = self._header(record, max_tokens)
+            how = self._reading(record, max_tokens)
+            header = self._patiently(record, partial(read_header, record.path, self.settings.budget, **how))
             used = [rle for frames in record.instances for number, rle in frames.items() if number < header.total]
             found = [decode_mask(rle, header.height, header.width).any() for rle in used]
             if record.instances and not any(found):
@@ -97,19 +99,6 @@ class SampleReader:
             raise _told(error, record) from None
         resized = sum(is_off_by_one(rle, header.height, header.width) for rle in used)
         return header.tokens, resized, sum(number >= header.total for number in record.annotated_frames)
-
-    def _header(self, record: Record, max_tokens: int | None) -> Header:
-        return self._patiently(
-            record,
-            lambda limit_s: read_header(
-                record.path,
-                self.settings.budget,
-                self.cell_px,
-                folder_fps=record.fps or FOLDER_FPS,
-                max_tokens=max_tokens,
-                time_limit_s=limit_s,
-            ),
-        )
 
     def visual_tokens(self, clip: Clip) -> int:
         """Tokens of the clip's visual block."""
@@ -120,24 +109,28 @@ class SampleReader:
         """Raises DataError naming the record when its source is not there or a mask does not decode."""
         try:
             for path in record.path if isinstance(record.path, tuple) else (record.path,):
-                self._patiently(record, lambda limit_s, path=path: _find(path, limit_s))
+                self._patiently(record, partial(_find, path))
             for rle in (rle for frames in record.instances for rle in frames.values()):
                 check_mask(rle)
         except DataError as error:
             raise _told(error, record) from None
 
-    def _patiently(self, record: Record, read: Callable[[float], Read]) -> Read:
-        """What `read` gives within a time limit in seconds; what may pass is tried again with a longer one."""
+    def _reading(self, record: Record, max_tokens: int | None) -> dict:
+        """How `read_clip` and `read_header` read a record's source."""
+        return {"factor": self.cell_px, "folder_fps": record.fps or FOLDER_FPS, "max_tokens": max_tokens}
+
+    def _patiently(self, record: Record, read: Callable[..., Read]) -> Read:
+        """What `read(time_limit_s=...)` returns; a read that may succeed later is tried again with a longer limit."""
         *early, last = (self.settings.time_limit_s * factor for factor in _TIME_LIMITS)
         for limit_s in early:
             try:
-                return read(limit_s)
+                return read(time_limit_s=limit_s)
             except DataError as error:
                 if not error.reason.may_pass:
                     raise
                 logger.warning("%s: %s; trying again", record.where, error)
                 time.sleep(_PAUSE_S)
-        return read(last)
+        return read(time_limit_s=last)
 
     def _masks_on_grid(self, record: Record, clip: Clip) -> tuple[np.ndarray, np.ndarray, int]:
         """(masks, mask_index, how many masks were one pixel off)."""
@@ -164,18 +157,8 @@ class SampleReader:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        clip = self._patiently(
-            record,
-            lambda limit_s: read_clip(
-                record.path,
-                self.settings.budget,
-                annotated,
-                self.cell_px,
-                folder_fps=record.fps or FOLDER_FPS,
-                max_tokens=max_tokens,
-                time_limit_s=limit_s,
-            ),
-        )
+        how = self._reading(record, max_tokens)
+        clip = self._patiently(record, partial(read_clip, record.path, self.settings.budget, annotated, **how))
         limit = self.settings.cache_gb * 1e9
         if clip.frames.nbytes <= limit:
             self._cache[key] = clip
@@ -186,9 +169,9 @@ class SampleReader:
         return clip
 
 
-def _find(path, limit_s: float):
+def _find(path, time_limit_s: float):
     """Raises DataError where a source is not there."""
-    with local_file(path, limit_s):
+    with local_file(path, time_limit_s):
         pass
 
 

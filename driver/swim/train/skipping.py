@@ -89,17 +89,16 @@ class SkippedRecords:
                 append_json_lines(path, lines)
 
     def read(self) -> list[dict]:
-        return [entry for path in (self.path, self.unread_path) for entry in read_json_lines(path)]
+        return [entry for path in self._written() for entry in read_json_lines(path)]
 
     def _path_of(self, reason: str) -> Path:
         return self.unread_path if Reason(reason).may_pass else self.path
 
     def forget_after(self, step: int):
         """Drops what was skipped behind the checkpoint that a run resumes from: it will be met again."""
-        for path in (self.path, self.unread_path):
-            if path.exists():
-                kept = [entry for entry in read_json_lines(path) if entry["step"] < step]
-                write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        for path in self._written():
+            kept = [entry for entry in read_json_lines(path) if entry["step"] < step]
+            write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def by_reason(self) -> list[tuple[str, int, Path]]:
         """(reason, records, where they are listed), the most frequent first."""

@@ -47,7 +47,7 @@ def is_image_source(source) -> bool:
         text = str(source)
         if text.lower().startswith("data:"):
             return text.lower().startswith("data:image/")
-        return Path(re.split(r"[?#]", text)[0] if _is_url(text) else text).suffix.lower() in IMAGE_ENDINGS
+        return Path(re.split(r"[?#]", text)[0] if is_url(text) else text).suffix.lower() in IMAGE_ENDINGS
     return isinstance(source, Image.Image) or (isinstance(source, (np.ndarray, torch.Tensor)) and source.ndim == 3)
 
 
@@ -109,7 +109,7 @@ class Pictures:
                     yield image
         except _BROKEN_IMAGE as error:
             problem = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-            raise DataError(f"unreadable image {describe_source(item)}: {problem}", reason=_reason(error)) from None
+            raise DataError(f"unreadable image {describe_source(item)}: {problem}", reason=Reason.of(error, Reason.UNREADABLE)) from None
 
 
 class Animation:
@@ -143,11 +143,7 @@ class Animation:
             with Image.open(self._path) as image:
                 yield image
         except (*_BROKEN_IMAGE, EOFError) as error:
-            raise DataError(f"unreadable animation {self.name}: {error}", reason=_reason(error)) from None
-
-
-def _reason(error: Exception) -> Reason:
-    return Reason.of(error, Reason.UNREADABLE) if isinstance(error, OSError) else Reason.UNREADABLE
+            raise DataError(f"unreadable animation {self.name}: {error}", reason=Reason.of(error, Reason.UNREADABLE)) from None
 
 
 def is_animation(source) -> bool:
@@ -200,7 +196,7 @@ def local_file(source: str | Path, limit_s: float) -> Iterator[Path]:
         raise TypeError(f"expected a path, URL, data URI, PIL image, array or tensor, found {type(source).__name__}")
     text = str(source)
     data_uri = _DATA_URI.match(text)
-    if _is_url(text) or data_uri:
+    if is_url(text) or data_uri:
         with tempfile.NamedTemporaryFile(prefix="swim_") as file:
             if data_uri:
                 file.write(_decode_data_uri(text, data_uri))
@@ -213,7 +209,7 @@ def local_file(source: str | Path, limit_s: float) -> Iterator[Path]:
     try:
         os.stat(path)
     except (OSError, ValueError) as error:  # also a name that is too long, or in a folder that may not be read
-        if isinstance(error, OSError) and Reason.of(error, Reason.MISSING) == Reason.NOT_READ:
+        if Reason.of(error, Reason.MISSING) == Reason.NOT_READ:
             raise DataError(f"{path}: {error.strerror}", reason=Reason.NOT_READ) from None
         raise DataError(f"no such video or image: {path}", reason=Reason.MISSING) from None
     yield path
@@ -232,7 +228,8 @@ def path_of_url(text: str) -> Path | None:
     return Path(unquote(parts.path))
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Whether a source is fetched from the web."""
     return text.lower().startswith(("http://", "https://"))
 
 
