@@ -5,7 +5,7 @@ import errno
 from collections.abc import Iterable
 from enum import StrEnum
 
-# What a disk, a network or a crowded machine says for a while, whatever is asked of it.
+# Temporary errors of a disk, a network or a busy machine, whatever file is read.
 _PASSING = {
     getattr(errno, name)
     for name in (
@@ -34,12 +34,12 @@ class Reason(StrEnum):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same record may be read another time: it is tried again, and never listed as bad."""
+        """Whether the same record may be readable later: it is retried, and never listed as bad."""
         return self in (Reason.TIMEOUT, Reason.NOT_READ)
 
     @classmethod
     def of(cls, error: Exception, otherwise: "Reason") -> "Reason":
-        """NOT_READ for what a disk or network says for a while (EIO, ESTALE, ...), else `otherwise`."""
+        """NOT_READ for a temporary error of a disk or network (EIO, ESTALE, ...), else `otherwise`."""
         return cls.NOT_READ if getattr(error, "errno", None) in _PASSING else otherwise
 
 

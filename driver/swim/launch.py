@@ -1,8 +1,8 @@
-"""Starts a module in several processes, as torchrun does, and ends in one line where torchrun prints a block.
+"""Starts a module in several processes, as torchrun does, but reports a failure in one line.
 
     python -m swim.launch --nproc_per_node 2 --standalone -m swim.train --config FILE
 
-Ends with the status of the process that failed first, or with 128 and its number behind a signal.
+Exits with the status of the process that failed first, or with 128 plus the signal's number after a signal.
 """
 
 import logging
@@ -15,13 +15,13 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
-# What users may send, and what the processes then save behind.
+# Signals that users may send: the processes receive them, and save a checkpoint before they exit.
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGUSR1, 128 + signal.SIGINT)
 
 
 def main(arguments: list[str]) -> int:
-    logging.disable(logging.CRITICAL)  # of this process alone: torchrun tells each step of ending the others
+    logging.disable(logging.CRITICAL)  # in this process only: torchrun logs every step of stopping the others
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun sets it, with a warning
     try:
         torchrun(["--signals-to-handle", SIGNALS, *arguments])
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _told(error: ChildFailedError) -> int:
-    """Says which process failed first; what was wrong has been said by that process. Returns its status."""
+    """Reports which process failed first; that process has printed the error itself. Returns its status."""
     rank, failure = error.get_first_failure()
     who = f"process {rank} of this run (pid {failure.pid} on {socket.gethostname()})"
     if failure.exitcode < 0:

@@ -9,11 +9,11 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 class NoModel(ValueError):
-    """`str(error)` says what stands in the model's place, and the next step."""
+    """`str(error)` says what is there instead of a model, and what to do next."""
 
 
 def check_model_name(name: str | Path):
-    """Raises NoModel for a path without a model. What can be a hub's name is left to the hub."""
+    """Raises NoModel for a path that holds no model. Anything that could be a name on the hub passes."""
     path = Path(name)
     if path.is_dir():
         if not any((path / config).exists() for config in _CONFIGS):

@@ -3,11 +3,11 @@
     python -m swim.attention.visualize --model output/demo --video clip.mp4 --prompt "What does the <ins>dog</ins> do?"
     python -m swim.attention.visualize --model SWIM --base BASE --records train.json --record 12 --words
 
-Tagged nouns are shown. Where only the record's answer has tags, that answer is put into the model's mouth (teacher
-forcing), as in training; `--teacher_forced` does so for any record. `--phrase` adds any words of the question or the
-answer, `--words` every word of the answer. With
-`--records` an annotated file (NL-Refer, Bench-D, Bench-Q) gives clip, question and the masks to outline. With `--base`
-the same words are shown for both models. Without arguments: the demo's model and its text-only control on a held-out clip.
+Tagged nouns are shown. If only the record's answer has tags, the model is given that answer (teacher forcing), as in
+training; `--teacher_forced` does so for any record. `--phrase` adds any words of the question or the answer, `--words`
+every word of the answer. With `--records` an annotated file (NL-Refer, Bench-D, Bench-Q) gives clip, question and the
+masks to outline. With `--base` the same words are shown for both models. Without arguments: the demo's model and its
+text-only control on a held-out clip.
 
 Writes into --output: sheet.png (words by frames), layers_N.png (layers by frames, for each word), overlay.mp4, and
 maps.npz with maps.json: the raw maps, float32[Q, L, T, H, W] of each model, and what they are maps of.

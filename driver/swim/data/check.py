@@ -8,14 +8,14 @@ none    typed and complete, every phrase has its instance, files are there, mask
 header  also: videos open, annotated frames lie within them, masks fit their frames (the default)
 full    also: the sampled frames decode; exactly what training does
 
-What a disk or network did not give in time is tried again, and never listed: such a record is counted as not read, and
-the same command tries it anew. A record whose reading ends a worker process is listed under that reason.
+A read that a disk or network does not answer in time is retried, and never listed: the record is counted as not read,
+and rerunning the command tries it again. A record that crashes its worker process is listed under that reason.
 
 `--train_config` gives the budget, the system prompt and the model, whose processor then counts tokens and finds phrases
 that own no token; without it the paper's budget is taken and tokens are not counted.
 
-Writes into `--output`: report.json, skip_list.jsonl (for the training key `skip_list`) and progress.jsonl, from which the
-same command goes on after a kill. The status is 1 when a record is bad or was not read.
+Writes to `--output`: report.json, skip_list.jsonl (for the training key `skip_list`) and progress.jsonl, from which the
+same command resumes after a kill. Exits with status 1 if a record is bad or could not be read.
 """
 
 import json
@@ -114,7 +114,7 @@ _NOTHING = -1
 
 
 class UnderWay:
-    """Which row each worker process is reading, in memory that they share: one that has died cannot be asked."""
+    """Which row each worker process is reading, in shared memory: a dead process cannot be asked."""
 
     def __init__(self, workers: int):
         self._rows = _SPAWN.RawArray("q", [_NOTHING] * workers)
@@ -198,10 +198,10 @@ def check(
 
 
 def _results(rows: list[int], mixture: Mixture, arguments: tuple, workers: int) -> Iterator[list[dict]]:
-    """The results of the rows, in any order. workers: 0 for none: then what ends a process ends this one.
+    """The results of the rows, in any order. workers: 0 checks in this process, which a crash then ends.
 
-    When a worker dies, all of its pool end. The rows that they were reading are read again, each in a process of its own,
-    where the culprit is the one that ends it; the rest goes on in a new pool.
+    When a worker dies, its whole pool ends. The rows that its workers were reading are read again, each in a process of
+    its own: the culprit is the one that crashes it. A new pool checks the remaining rows.
     """
     if not workers:
         checker = Checker(mixture, *arguments[1:])
@@ -246,7 +246,7 @@ class WorkersDie(Exception):
 def summarise(results: list[dict]) -> dict:
     """Counts of all rows, of the bad ones by reason (with the first of each), of what is odd; the spread of token counts.
 
-    not_read: rows that a disk or network did not give in time. They are not bad, but stand among the reasons.
+    not_read: rows that a disk or network did not deliver in time. They are not bad, but are counted by reason too.
     """
     reasons = Counter(result["reason"] for result in results if "reason" in result)
     tokens = sorted(result["tokens"] for result in results if result.get("tokens") is not None)
@@ -302,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help="mixture YAML")
     parser.add_argument("--train_config", help="training YAML: budget, system prompt, model")
     parser.add_argument("--decode", choices=LEVELS, default="header", help="how far each record is taken")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, 0: none but this one")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="worker processes; 0 checks in this process")
     parser.add_argument("--output", help="folder (default: output/check/<name of the mixture>)")
     options = parser.parse_args(arguments)
     output = Path(options.output or f"output/check/{Path(options.config).stem}")

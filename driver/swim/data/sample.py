@@ -19,7 +19,7 @@ from swim.errors import DataError, Reason
 from swim.video.clip import Clip, read_clip, read_header
 from swim.video.sources import FOLDER_FPS, local_file
 
-# A shared disk that does not answer in time is not the record's fault: it is tried again, with more time.
+# A shared disk that does not answer in time is not the record's fault: the read is retried with more time.
 _TIME_LIMITS = (1, 2, 2)  # times the setting's; all of them fit well into `dataloader_timeout_s`
 _PAUSE_S = 2.0
 

@@ -19,7 +19,7 @@ def add_data_options(parser: argparse.ArgumentParser):
     parser.add_argument("--min_pixels", type=int, help=f"fewest pixels of a resized frame {trained}")
     parser.add_argument("--max_pixels", type=int, help=f"most pixels of a resized frame {trained}")
     parser.add_argument("--total_pixels", type=int, help=f"most pixels of all frames together {trained}")
-    parser.add_argument("--system_prompt", help=f"what the model is told first {trained}")
+    parser.add_argument("--system_prompt", help=f"system prompt of the conversation {trained}")
     parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
 
 

@@ -104,7 +104,7 @@ def main() -> int:
     parser.add_argument("--max_frames", type=int, help=f"most frames of a clip {trained}")
     parser.add_argument("--min_pixels", type=int, help=f"fewest pixels of a resized frame {trained}")
     parser.add_argument("--max_pixels", type=int, help=f"most pixels of a resized frame {trained}")
-    parser.add_argument("--system_prompt", help=f"what the model is told first {trained}")
+    parser.add_argument("--system_prompt", help=f"system prompt of the conversation {trained}")
     options, rest = parser.parse_known_args()
     output = Path(options.output).resolve()
     output.mkdir(parents=True, exist_ok=True)

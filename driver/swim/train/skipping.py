@@ -71,8 +71,8 @@ def unpack(packed: torch.Tensor) -> list:
 class SkippedRecords:
     """`skipped.jsonl` in the run's folder: one line per skipped record, also a skip list for later runs.
 
-    Each line: step, file, sha256 of the file, position, record, reason, message. Ranks append whole lines. What a disk
-    did not give in time stands in `unread.jsonl` beside it, with the same lines: such a record may be as good as any.
+    Each line: step, file, sha256 of the file, position, record, reason, message. Ranks append whole lines. A
+    record that a disk did not deliver in time is listed in `unread.jsonl` instead, in the same form: it need not be bad.
     """
 
     def __init__(self, folder: str | Path, max_fraction: float, hashes: dict[str, str] | None = None):

@@ -34,7 +34,7 @@ _ANIMATED = ("WEBP", "PNG", "AVIF")  # GIF is a video anyway; the further pictur
 FOLDER_FPS = 24.0
 MAX_DOWNLOAD_BYTES = 2_000_000_000
 _CHUNK_BYTES = 1 << 20
-_PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)  # what a web server says for a while
+_PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)  # temporary errors of a web server
 # Pillow's name for what a download may be besides a video (it also knows some video formats, by name alone).
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 _BROKEN_IMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
