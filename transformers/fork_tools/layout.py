@@ -15,7 +15,9 @@ PACKAGE = "src/transformers"
 COMMAND = "python transformers/fork_backend.py"
 
 # Files that upstream does not have and git tracks in their real place. A build never writes or removes them.
-OWN_FILES = frozenset({f"{PACKAGE}/models/qwen2_5_vl/attention_supervision.py"})
+OWN_FILES = frozenset(
+    f"{PACKAGE}/models/qwen2_5_vl/{name}.py" for name in ("attention_supervision", "window_attention")
+)
 
 
 class ForkError(Exception):
