@@ -18,6 +18,8 @@ from swim.data.check import main
 from swim.data.mixture import load_mixture
 from swim.demo.clips import make_demo_data
 
+from ..interrupting import assert_ctrl_c_ends_it_at_once, in_own_session, wait_until
+
 FULL = {"segmentation": {"size": [168, 168], "counts": [0, 168 * 168]}}
 
 
@@ -170,6 +172,21 @@ def test_a_record_whose_reading_ends_the_process_is_named_and_the_others_are_che
 def opens(process: psutil.Process, path: Path) -> bool:
     files = Path(f"/proc/{process.pid}/fd")
     return any(os.path.realpath(file) == str(path) for file in files.iterdir())
+
+
+def test_ctrl_c_ends_a_check_at_once_and_it_can_be_resumed(replace_video, clips, tmp_path):
+    """One worker has read 32 records and has nothing to do; the other one waits for a video that never comes."""
+    mixture, output = replace_video(40, os.mkfifo), tmp_path / "out"
+    command = [sys.executable, "-m", "swim.data.check", str(mixture), "--workers", "2", "--output", str(output)]
+    with in_own_session(command) as process:
+        progress = output / "progress.jsonl"
+        wait_until(lambda: progress.exists() and progress.read_bytes().count(b"\n") == 33, process)
+        with (tmp_path / "odd.mp4").open("wb"):  # opens when a reader is there
+            assert_ctrl_c_ends_it_at_once(process)
+    (tmp_path / "odd.mp4").unlink()
+    (tmp_path / "odd.mp4").symlink_to(clips.data_root / json.loads(clips.train_json.read_text())[40]["video"])
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "going on behind 32 checked records" in done.stdout
 
 
 def test_what_the_disk_does_not_give_is_not_listed_and_tried_anew(replace_video, clips, tmp_path, capsys, monkeypatch):

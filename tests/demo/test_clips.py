@@ -15,6 +15,8 @@ from swim.demo import clips
 from swim.demo.clips import make_demo_data
 from swim.demo.shapes import COLOURS, INK, PATTERNS, SHAPES, ClipSettings, draw_scene, render, thing_masks
 
+from ..interrupting import alive, assert_ctrl_c_ends_it_at_once, in_own_session, wait_until
+
 SETTINGS = ClipSettings()
 
 
@@ -222,3 +224,28 @@ def test_command_line(tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     assert len(json.loads((tmp_path / "train.json").read_text())) == 2
     assert json.loads((tmp_path / "manifest.json").read_text())["request"]["settings"]["distinct_patterns"] is False
+
+
+@pytest.fixture
+def making(tmp_path):
+    """The command that makes 130 clips in tmp_path/demo by two worker processes, running."""
+    options = ["--train_clips", "130", "--held_out_clips", "0", "--workers", "2"]
+    with in_own_session([sys.executable, "-m", "swim.demo.clips", "--output", str(tmp_path / "demo"), *options]) as process:
+        yield process
+
+
+def test_ctrl_c_while_the_workers_are_loading(making):
+    wait_until(lambda: len(alive(making.pid)) == 4, making)  # with Python's own tracker of resources
+    assert_ctrl_c_ends_it_at_once(making)
+
+
+def test_ctrl_c_leaves_a_folder_that_is_made_again(making, tmp_path):
+    root = tmp_path / "demo"
+    wait_until(lambda: len(list(root.glob("clips/train/*.mp4"))) > 3, making)
+    assert_ctrl_c_ends_it_at_once(making)
+    begun = list(root.glob("clips/train/*.mp4"))
+    assert 3 < len(begun) < 130 and not (root / "manifest.json").exists()
+    begun[0].write_bytes(begun[0].read_bytes()[:100])  # as if it had been interrupted while this one was written
+    make_demo_data(root, 130, 0, workers=1)
+    assert len(json.loads((root / "train.json").read_text())) == 130 * SETTINGS.questions_per_clip
+    assert [len(read_frames(path)) for path in begun] == [SETTINGS.frames] * len(begun)

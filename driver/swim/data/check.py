@@ -19,14 +19,14 @@ same command resumes after a kill. Exits with status 1 if a record is bad or cou
 """
 
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoProcessor
 
 from swim.command_line import command_parser
+from swim.concurrently import SPAWN, WorkerProcesses
 from swim.data.collator import SwimCollator
 from swim.data.mixture import Mixture, load_mixture, root_of_row, row_record
 from swim.data.sample import SampleReader
@@ -109,7 +110,6 @@ def _may_pass(result: dict) -> bool:
     return "reason" in result and Reason(result["reason"]).may_pass
 
 
-_SPAWN = multiprocessing.get_context("spawn")  # forking a process that runs torch's threads can deadlock
 _NOTHING = -1
 
 
@@ -117,8 +117,8 @@ class UnderWay:
     """Which row each worker process is reading, in shared memory: a dead process cannot be asked."""
 
     def __init__(self, workers: int):
-        self._rows = _SPAWN.RawArray("q", [_NOTHING] * workers)
-        self._workers = _SPAWN.Value("q", 0)
+        self._rows = SPAWN.RawArray("q", [_NOTHING] * workers)
+        self._workers = SPAWN.Value("q", 0)
         self._number = None  # of this worker
 
     def join(self):
@@ -186,8 +186,10 @@ def check(
     asked = {"mixture": mixture.to_dict(), "decode": level, "settings": asdict(settings), "model": model}
     progress = Progress(output / "progress.jsonl", json.loads(json.dumps(asked)))
     open_rows = [number for number in range(len(mixture.dataset)) if number not in progress.results]
-    with tqdm(total=len(mixture.dataset), initial=len(progress.results), desc="checking", unit="record") as bar:
-        for results in _results(open_rows, mixture, (config_path, level, settings, model), workers):
+    checked = _results(open_rows, mixture, (config_path, level, settings, model), workers)
+    bar = tqdm(total=len(mixture.dataset), initial=len(progress.results), desc="checking", unit="record")
+    with bar, closing(checked):
+        for results in checked:
             progress.add(results)
             bar.update(len(results))
     results = [progress.results[number] for number in range(len(mixture.dataset))]
@@ -225,14 +227,15 @@ def _results(rows: list[int], mixture: Mixture, arguments: tuple, workers: int) 
 
 def _in_pool(rows: list[int], under_way: UnderWay, arguments: tuple, workers: int) -> Iterator[list[dict]]:
     tasks = [rows[first : first + ROWS_PER_TASK] for first in range(0, len(rows), ROWS_PER_TASK)]
-    with ProcessPoolExecutor(min(workers, len(tasks)), _SPAWN, _start_worker, (under_way, *arguments)) as pool:
+    with WorkerProcesses(min(workers, len(tasks)), _start_worker, (under_way, *arguments)) as pool:
         for future in as_completed([pool.submit(_check_rows, task) for task in tasks]):
             yield future.result()
 
 
 def _alone(row: int, mixture: Mixture, arguments: tuple) -> dict:
     try:
-        return next(_in_pool([row], UnderWay(1), arguments, 1))[0]
+        ((result,),) = _in_pool([row], UnderWay(1), arguments, 1)
+        return result
     except BrokenProcessPool:
         place = mixture.dataset[row]
         message = "its worker process died twice: a crash in a library, or all memory used up"

@@ -11,11 +11,9 @@ The folder then holds ``train.json`` and ``held_out.json`` (NL-Refer records), `
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from swim.command_line import command_parser
+from swim.concurrently import WorkerProcesses
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render
 from swim.video.encoder import write_video
 
@@ -148,8 +147,7 @@ def _write_split(root: Path, split: str, count: int, make, workers: int | None) 
     workers = min(workers or os.cpu_count() or 1, count // _PARALLEL_FROM_CLIPS + 1)
     progress = partial(tqdm, total=count, desc=f"demo clips, {split}", unit="clip")
     if workers > 1:
-        # spawn: forking a process that already runs torch's threads can deadlock
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        with WorkerProcesses(workers) as pool:
             per_clip = list(progress(pool.map(make, range(count), chunksize=16)))
     else:
         per_clip = [make(index) for index in progress(range(count))]
