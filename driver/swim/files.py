@@ -2,8 +2,10 @@
 for people."""
 
 import codecs
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -59,6 +61,39 @@ def read_json_lines(path: Path) -> Iterator[dict]:
             yield json.loads(line)
         except ValueError:  # empty or torn
             continue
+
+
+def read_file(path: Path, step: str, missing: str = "no such file") -> bytes:
+    """A file's content. step, missing: see `cannot_read`. Raises DataError naming the file."""
+    try:
+        check_file(path)
+        return path.read_bytes()
+    except OSError as error:
+        raise cannot_read(path, error, step, missing) from None
+
+
+def check_file(path: Path):
+    """Raises OSError where a file cannot be looked up or is a folder, DataError for a pipe or device: those may never end,
+    and a file is read again when a command is resumed."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        message = "expected a file, found a pipe or device; write what comes from it to a file first"
+        raise DataError(message, str(path), Reason.UNREADABLE)
+
+
+def cannot_read(path: Path, error: OSError, step: str, missing: str = "no such file") -> DataError:
+    """What is said of a file that the system does not give. step: what the user should do when the path is wrong, for
+    example "fix --questions". missing: what is said, before that step, where there is none."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{missing}; {step}", str(path), Reason.MISSING)
+    reason = Reason.of(error, Reason.UNREADABLE)
+    if reason is Reason.NOT_READ:
+        step = "give the same command again, or copy the file to another disk"
+    elif isinstance(error, PermissionError):
+        step = "let this user read it"
+    return DataError(f"cannot be read: {error.strerror or error}; {step}", str(path), reason)
 
 
 def other_encoding(beginning: bytes) -> str | None:

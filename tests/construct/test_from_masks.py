@@ -1,6 +1,10 @@
 """Own videos: masks of every layout stay as they are, pixel by pixel, and phrases find their instance."""
 
 import json
+import struct
+import warnings
+import zlib
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -8,7 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from swim.construct.from_masks import main, tagged
+from swim.construct.mask_files import VideoFacts, read_masks
 from swim.data.records import parse_record
+from swim.errors import DataError, Reason
 
 from ..chat_server import ChatServer
 from ..video.clips import pictures, write_video
@@ -267,6 +273,219 @@ def test_a_csv_that_does_not_fit_is_named(video, tmp_path, capsys):
         table.write_text(text)
         assert main(flags) == 2
         assert message in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# PNGs of every kind
+# ----------------------------------------------------------------------------------------------------------------------
+
+FACTS = VideoFacts(frames=12, height=56, width=84)
+FRAME = 4  # of `squares`, with both instances
+ONE, BOTH = squares(FRAME) == 1, squares(FRAME) > 0
+OFF_CENTRE = np.zeros((56, 84), bool)
+OFF_CENTRE[3:9, 5:20] = True
+
+
+def written_png(folder, image: Image.Image, name: str = "00004.png", **options):
+    folder.mkdir(parents=True, exist_ok=True)
+    image.save(folder / name, "PNG", **options)
+    return folder
+
+
+def grey_png(indices: np.ndarray, bits: int) -> bytes:
+    """A greyscale PNG of so few bits a pixel, which Pillow does not write."""
+    height, width = indices.shape
+    parts = np.unpackbits(indices[..., None], axis=2)[..., 8 - bits :].reshape(height, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in parts)
+    return b"\x89PNG\r\n\x1a\n" + header(width, height, bits) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def header(width: int, height: int, bits: int = 8) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def found_in(folder) -> dict[str, np.ndarray]:
+    """bool[H, W] of each instance in frame FRAME."""
+    masks = read_masks(folder, FACTS)
+    assert all(list(frames) == [FRAME] for frames in masks.values())
+    return {name: coco.decode(frames[FRAME]).astype(bool) for name, frames in masks.items()}
+
+
+def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
+    return list(found) == list(expected) and all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_in_a_label_picture_of_any_depth_the_stored_number_is_the_instance(tmp_path, bits):
+    highest = min(2**bits - 1, 1000)
+    pixels = BOTH * np.uint16(highest)
+    if bits < 8:
+        (tmp_path / "masks").mkdir()
+        (tmp_path / "masks" / "00004.png").write_bytes(grey_png(pixels.astype(np.uint8), bits))
+    else:
+        written_png(tmp_path / "masks", Image.fromarray(pixels if bits == 16 else pixels.astype(np.uint8)))
+    assert same(found_in(tmp_path / "masks"), {str(highest): BOTH})
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_in_a_palette_of_any_depth_the_index_is_the_instance(tmp_path, bits):
+    image = Image.fromarray(squares(FRAME) if bits > 1 else squares(FRAME) & 1, mode="P")
+    image.putpalette([200, 0, 0, 0, 0, 0, 0, 200, 0])  # its colours mean nothing
+    written_png(tmp_path / "masks", image, bits=bits, transparency=1)
+    expected = {"1": ONE, "2": squares(FRAME) == 2} if bits > 1 else {"1": ONE}
+    assert same(found_in(tmp_path / "masks"), expected)
+
+
+def painted(mask: np.ndarray, channels: int, inside, outside) -> Image.Image:
+    pixels = np.where(mask[..., None], np.array(inside, np.uint8), np.array(outside, np.uint8))
+    return Image.fromarray(pixels if channels > 1 else pixels[..., 0])
+
+
+OBJECT_PICTURES = {
+    "grey": lambda mask: painted(mask, 1, [255], [0]),
+    "nearly black grey": lambda mask: painted(mask, 1, [1], [0]),
+    "two colours": lambda mask: Image.fromarray(mask),
+    "16 bits": lambda mask: Image.fromarray(mask * np.uint16(65535)),
+    "16 bits, nearly black": lambda mask: Image.fromarray(mask * np.uint16(1)),
+    "16 bits, its low byte empty": lambda mask: Image.fromarray(mask * np.uint16(256)),
+    "colours": lambda mask: painted(mask, 3, [0, 0, 255], [0, 0, 0]),
+    "nearly black colours": lambda mask: painted(mask, 3, [0, 0, 1], [0, 0, 0]),
+    "opaque": lambda mask: painted(mask, 4, [255, 255, 255, 255], [0, 0, 0, 255]),
+    "cut out, on black": lambda mask: painted(mask, 4, [255, 255, 255, 255], [0, 0, 0, 0]),
+    "cut out, on white": lambda mask: painted(mask, 4, [255, 255, 255, 255], [255, 255, 255, 0]),
+    "cut out, grey": lambda mask: painted(mask, 2, [255, 255], [255, 0]),
+    "a palette": lambda mask: paletted(mask, [0, 0, 0, 200, 0, 0]),
+    "a palette from bright to dark": lambda mask: paletted(~mask, [255, 255, 255, 0, 0, 0]),
+}
+
+
+def paletted(indices: np.ndarray, palette: list[int]) -> Image.Image:
+    image = Image.fromarray(indices.astype(np.uint8), mode="P")
+    image.putpalette(palette)
+    return image
+
+
+@pytest.mark.parametrize("name", OBJECT_PICTURES)
+@pytest.mark.parametrize("where", ["00004_mask_7.png", "7/00004.png"])
+def test_what_is_painted_in_a_picture_of_one_object_is_the_object(tmp_path, name, where):
+    folder = tmp_path / "masks"
+    written_png((folder / where).parent, OBJECT_PICTURES[name](ONE), (folder / where).name)
+    assert same(found_in(folder), {"7": ONE})
+
+
+def test_a_transparent_colour_is_background(tmp_path):
+    written_png(tmp_path / "a", painted(ONE, 1, [9], [5]), "00004_mask_1.png", transparency=5)
+    assert same(found_in(tmp_path / "a"), {"1": ONE})
+    folder = written_png(tmp_path / "b", paletted(ONE, [255, 255, 255, 255, 0, 0]), "00004_mask_1.png", transparency=0)
+    assert same(found_in(folder), {"1": ONE})
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["00004.png", "00004_mask_1.png"])
+def test_a_turned_mask_is_upright_as_its_frame(tmp_path, orientation, name):
+    back = {
+        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+        5: np.transpose, 6: np.rot90, 7: lambda a: a[::-1, ::-1].T, 8: lambda a: np.rot90(a, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.ascontiguousarray(back(OFF_CENTRE)) * np.uint8(1)
+    written_png(tmp_path / "masks", paletted(pixels, [0, 0, 0, 9, 9, 9]), name, exif=exif)
+    assert same(found_in(tmp_path / "masks"), {"1": OFF_CENTRE})
+
+
+def test_what_an_apple_leaves_beside_a_mask_is_none(tmp_path):
+    folder = write_palette(tmp_path / "masks")
+    (folder / "._00000.png").write_bytes(b"Mac OS X")
+    assert list(read_masks(folder, FACTS)["1"]) == list(NUMBERS)
+    (write_object_folders(tmp_path / "more") / "1" / "._00000.png").write_bytes(b"Mac OS X")
+    assert list(read_masks(tmp_path / "more", FACTS)["1"]) == list(NUMBERS)
+
+
+WHOLE = grey_png(squares(FRAME), 8)
+NOISE = grey_png(np.random.default_rng(0).integers(0, 256, (56, 84), np.uint8), 8)
+
+
+def damaged(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
+
+
+def bomb(side: int) -> bytes:
+    return WHOLE[:8] + header(side, side) + WHOLE[33:]
+
+
+def jpeg() -> bytes:
+    content = BytesIO()
+    painted(ONE, 1, [255], [0]).save(content, "JPEG")
+    return content.getvalue()
+
+
+BROKEN_PNGS = {
+    "empty": (b"", Reason.UNREADABLE, "it is no PNG"),
+    "a JPEG by another name": (jpeg(), Reason.UNREADABLE, "it is no PNG"),
+    "of no size": (bomb(0), Reason.UNREADABLE, "it is no PNG"),
+    "cut off": (NOISE[: len(NOISE) // 2], Reason.UNREADABLE, "truncated"),
+    "cut off in its header": (WHOLE[:20], Reason.UNREADABLE, ""),
+    "cut off before its pixels": (WHOLE[:33], Reason.UNREADABLE, ""),
+    "a flipped byte": (damaged(NOISE, 200), Reason.UNREADABLE, "broken"),
+    "a flipped byte in its header": (damaged(WHOLE, 18), Reason.UNREADABLE, ""),
+    "a flipped byte in a chunk's name": (damaged(WHOLE, 37), Reason.UNREADABLE, ""),
+    "one that says it has 3,600 million pixels": (bomb(60_000), Reason.UNREADABLE, "decompression bomb"),
+    "one that says it has 100 million pixels": (
+        bomb(10_000), Reason.BAD_MASK, "expected a mask of 56 x 84 as its frame, found 10000 x 10000",
+    ),
+    "turned by a quarter": (grey_png(squares(FRAME).T.copy(), 8), Reason.BAD_MASK, "found 84 x 56"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN_PNGS)
+@pytest.mark.parametrize("where", ["00004.png", "00004_mask_1.png"])
+def test_a_png_that_cannot_be_a_mask_is_named(tmp_path, name, where):
+    content, reason, message = BROKEN_PNGS[name]
+    path = tmp_path / where
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of Pillow; a user sees one line
+        with pytest.raises(DataError) as caught:
+            read_masks(tmp_path, FACTS)
+    assert caught.value.where == str(path) and caught.value.reason is reason and message in caught.value.message
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"masklet": None},
+        {"masklet": 3},
+        {"masklet": [None] * 12},
+        {"masklet": [[3]] * 12},
+        {"masklet": [[encoded(0, 1)]] * 12, "masklet_id": 3},
+        {"masklet": [[encoded(0, 1)]] * 11 + ["x"], "masklet_id": [1]},
+    ],
+    ids=str,
+)
+def test_an_sa_v_file_of_another_shape_is_named(video, tmp_path, content, capsys):
+    path = json_of(content)(tmp_path / "masks")
+    assert main(["--video", str(video), "--masks", str(path), "--output", str(tmp_path / "out.json"), *HAND]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {path}: ")
+
+
+def test_a_table_of_another_encoding_or_with_an_endless_field_is_named(video, tmp_path, capsys):
+    masks, table = write_palette(tmp_path / "masks"), tmp_path / "p.csv"
+    flags = ["--video", str(video), "--masks", str(masks), "--output", str(tmp_path / "o.json"), "--phrases", str(table)]
+    for content, message in (
+        ("instance,phrase\n1,dog\n".encode("utf-16"), "expected UTF-8, found UTF-16; save the file as UTF-8"),
+        ("instance,phrase\n1,café\n".encode("latin-1"), "expected UTF-8, found"),
+        (b'instance,phrase\n1,"' + b"x" * 200_000 + b'"\n', "malformed CSV after line 1: field larger than field limit"),
+        (b"", "expected the columns instance and phrase, found none"),
+    ):
+        table.write_bytes(content)
+        assert main(flags) == 2
+        assert f"error: {table}: {message}" in capsys.readouterr().err
 
 
 def indices_of(path) -> np.ndarray:

@@ -2,15 +2,25 @@
 
 import json
 import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
 
+from swim.attention.visualize import main as visualize
 from swim.construct.__main__ import main as construct
+from swim.construct.llava import main as llava
+from swim.construct.review import main as review
 from swim.data.check import main as check
-from swim.data.mixture import load_mixture, row_record
+from swim.data.mixture import load_annotated, load_mixture, row_record
 from swim.data.root import DataRoot
+from swim.demo.bench import write_benches
 from swim.errors import DataError, Reason
+from swim.eval.bench_d import main as bench_d
+from swim.eval.bench_q import main as bench_q
+from swim.eval.grounding import main as grounding
 from swim.infer.__main__ import main as infer
 
 
@@ -140,3 +150,104 @@ def test_a_path_that_cannot_be_looked_up_is_a_missing_file_of_its_record(root, m
     report = json.loads((output / "report.json").read_text())
     assert report["by_reason"] == {str(Reason.MISSING): 3} and report["records"] == 4
 
+
+@pytest.fixture
+def site(root, tmp_path, monkeypatch):
+    """The address at which a real HTTP server gives the private folder."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    pages = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "private"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), pages) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+WAYS_OUT = {
+    "two dots": ("../../private/film.mp4", "leads out of "),
+    "a link": ("link.mp4", "leads out of "),
+    "a URL": ("{site}/film.mp4", "a URL, in data that is not trusted; fetch it first"),
+}
+BUDGET = ["--max_frames", "2", "--min_pixels", "784", "--max_pixels", "3136"]
+# name: the command, the flag of its file, its other flags
+MODEL_COMMANDS = {
+    "Bench-Q": (bench_q, "--questions", ["--max_new_tokens", "2"]),
+    "Bench-D": (bench_d, "--questions", ["--max_new_tokens", "2", "--dry_run"]),
+    "grounding": (grounding, "--data", []),
+    "visualize": (visualize, "--records", ["--max_new_tokens", "2"]),
+}
+
+
+@pytest.fixture
+def asked(root, demo_data, site, tmp_path, tiny_model_dir):
+    """Function: the status of a command for one item of the demo whose video is of WAYS_OUT."""
+    benches = write_benches(demo_data.held_out_json)
+    files = {"Bench-Q": benches.bench_q, "Bench-D": benches.bench_d}
+
+    def run(name: str, way: str, *flags: str) -> int:
+        main, file_flag, own = MODEL_COMMANDS[name]
+        item = json.loads(files.get(name, demo_data.held_out_json).read_text())[0]
+        (tmp_path / "others.json").write_text(json.dumps([item | {"video": WAYS_OUT[way][0].format(site=site)}]))
+        options = [file_flag, str(tmp_path / "others.json"), "--video_root", str(root), "--model", str(tiny_model_dir)]
+        return main([*options, *BUDGET, *own, "--output", str(tmp_path / "out"), *flags])
+
+    return run
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+@pytest.mark.parametrize("name", MODEL_COMMANDS)
+def test_a_model_is_shown_no_private_video_of_an_untrusted_file(asked, name, way, tmp_path, capsys):
+    assert asked(name, way, "--untrusted") == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"error: {tmp_path / 'others.json'}, ") and WAYS_OUT[way][1] in told
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "way"), zip(MODEL_COMMANDS, [*WAYS_OUT, "two dots"]))
+def test_a_model_is_shown_the_same_video_where_the_file_is_trusted(asked, name, way, tmp_path):
+    assert asked(name, way) == 0 and (tmp_path / "out").is_dir()
+
+
+def test_a_review_page_shows_no_private_video_of_an_untrusted_file(root, demo_data, site, tmp_path):
+    record = json.loads(demo_data.train_json.read_text())[0]
+    videos = ["clip.mp4", *(video.format(site=site) for video, _ in WAYS_OUT.values())]
+    (tmp_path / "others.json").write_text(json.dumps([record | {"video": video} for video in videos]))
+    pages = {}
+    for flags in ([], ["--untrusted"]):
+        output = tmp_path / "review.html"
+        assert review([str(tmp_path / "others.json"), "--video_root", str(root), "--output", str(output), *flags]) == 0
+        pages[bool(flags)] = output.read_text()
+    assert "4 of 4 records, 0 of them with a problem" in pages[False]
+    assert "4 of 4 records, 3 of them with a problem" in pages[True]
+    assert pages[True].count("<img") * 4 == pages[False].count("<img")
+    assert pages[True].count("leads out of ") == 2 and "a URL, in data that is not trusted" in pages[True]
+
+
+def test_the_llava_filter_opens_no_private_video_of_an_untrusted_file(root, site, tmp_path):
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "This."}]
+    videos = ["clip.mp4", *(video.format(site=site) for video, _ in WAYS_OUT.values())]
+    (tmp_path / "in.json").write_text(json.dumps([{"video": video, "conversations": turns} for video in videos]))
+    options = ["--input", str(tmp_path / "in.json"), "--video_root", str(root), "--workers", "1"]
+    reports = {}
+    for flags in ([], ["--untrusted"]):
+        assert llava([*options, "--output", str(tmp_path / "out.json"), *flags]) == 0
+        reports[bool(flags)] = json.loads((tmp_path / "out.report.json").read_text())
+    assert (reports[False]["kept"], reports[True]["kept"]) == (3, 1)  # a URL is none of LLaVA-Video's
+    assert reports[True]["dropped"] == {str(Reason.OUTSIDE): 2, str(Reason.URL): 1}
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+def test_an_evaluation_file_of_others_is_refused_before_training_begins(root, demo_data, site, tmp_path, way):
+    record = json.loads(demo_data.held_out_json.read_text())[0] | {"video": WAYS_OUT[way][0].format(site=site)}
+    (tmp_path / "others.json").write_text(json.dumps([record]))
+    (row,) = load_annotated(tmp_path / "others.json", root)
+    assert row_record(row).path == DataRoot(root).locate(record["video"])
+    with pytest.raises(DataError, match=WAYS_OUT[way][1]) as caught:
+        load_annotated(tmp_path / "others.json", root, untrusted=True)
+    assert caught.value.where.startswith(f"{tmp_path / 'others.json'}, record 0")
+    (tmp_path / "others.json").write_text(json.dumps([record | {"video": "clip.mp4"}]))
+    (row,) = load_annotated(tmp_path / "others.json", root, untrusted=True)
+    assert row["untrusted"] and row_record(row).path == root / "clip.mp4"  # a link made later is refused then
+    (root / "clip.mp4").unlink()
+    (root / "clip.mp4").symlink_to("/etc/hostname")
+    with pytest.raises(DataError, match="leads out of "):
+        row_record(row)

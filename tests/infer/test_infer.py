@@ -167,7 +167,7 @@ REFUSALS = {
     "missing model": (refused(video="clip.mp4", prompt=PROMPT, model="./none"), "cannot load the model ./none"),
     "no demo": (refused(model="output/demo"), "no model at output/demo yet"),
     "batch and more": (refused(batch="b.jsonl", prompt=PROMPT), "--batch holds the questions"),
-    "missing batch": (refused(batch="b.jsonl"), "b.jsonl: cannot be read: No such file or directory"),
+    "missing batch": (refused(batch="b.jsonl"), "b.jsonl: no such file; fix --batch"),
 }
 
 

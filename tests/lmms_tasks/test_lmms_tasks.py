@@ -69,7 +69,7 @@ def test_a_missing_file_is_named(monkeypatch, tmp_path):
     with pytest.raises(DataError, match="VIDEOREFER_BENCH_Q is not set"):
         prepare_items("videorefer_bench_q", tmp_path)
     monkeypatch.setenv("VIDEOREFER_BENCH_Q", str(tmp_path / "none.json"))
-    with pytest.raises(DataError, match="none.json: cannot be read"):
+    with pytest.raises(DataError, match="none.json: no such file; fix VIDEOREFER_BENCH_"):
         prepare_items("videorefer_bench_q", tmp_path)
 
 

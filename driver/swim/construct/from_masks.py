@@ -15,6 +15,7 @@ phrase is left out, and named. Each caption becomes a record of its own; without
 
 import argparse
 import csv
+import io
 import json
 import os
 import sys
@@ -31,7 +32,7 @@ from swim.construct.tasks import CANONICAL, finish, read_task
 from swim.data.bench import DEFAULT_QUESTION
 from swim.data.tags import strip_tags
 from swim.errors import DataError
-from swim.files import write_atomically
+from swim.files import decode_text, read_file, write_atomically
 from swim.llm import Asker, ServiceRefuses
 from swim.reply_cache import ReplyCache
 from swim.video.clip import VisualBudget, read_header
@@ -133,23 +134,35 @@ def _capitalised(phrase: str) -> str:
 
 
 def read_csv(path: str, column: str) -> dict[str, str]:
-    """{instance: entry of that column}. Raises ValueError for missing columns and an instance given twice."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames is None or not {"instance", column} <= set(reader.fieldnames):
-            raise ValueError(f"{path}: expected the columns instance and {column}, found {reader.fieldnames}")
-        found: dict[str, str] = {}
-        for row in reader:
-            name = (row["instance"] or "").strip()
-            if name in found:
-                raise ValueError(f"{path}: instance {name} is given twice")
-            found[name] = row[column] or ""
+    """{instance: entry of that column}.
+
+    Raises ValueError for missing columns and an instance given twice, DataError for a file that cannot be read.
+    """
+    names, rows = _table(path)
+    if not {"instance", column} <= set(names):
+        raise ValueError(f"{path}: expected the columns instance and {column}, found {', '.join(names) or 'none'}")
+    found: dict[str, str] = {}
+    for row in rows:
+        name = (row["instance"] or "").strip()
+        if name in found:
+            raise ValueError(f"{path}: instance {name} is given twice")
+        found[name] = row[column] or ""
     return found
 
 
 def _has_column(path: str, column: str) -> bool:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        return column in (csv.DictReader(file).fieldnames or [])
+    return column in _table(path)[0]
+
+
+def _table(path: str) -> tuple[list[str], list[dict[str, str]]]:
+    """(names of the columns, rows) of a CSV file."""
+    text = decode_text(read_file(Path(path), "fix --phrases or --captions"), path)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise DataError(f"malformed CSV after line {reader.line_num}: {error}", path) from None
+    return list(reader.fieldnames or []), rows
 
 
 def _phrases(options: argparse.Namespace) -> dict[str, str]:

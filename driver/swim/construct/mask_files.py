@@ -6,30 +6,34 @@ turned into a frame number of the video by `frame_step`: number * frame_step.
 
 import json
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pycocotools import mask as coco
 
 from swim.data.masks import decode_mask
 from swim.errors import DataError, Reason
-from swim.files import decode_text
+from swim.files import cannot_read, check_file, decode_text, read_file
+from swim.video.sources import BROKEN_IMAGE
 
 Masks = dict[str, dict[int, dict]]
 _FRAME = re.compile(r"(\d+)")
 _FRAME_AND_OBJECT = re.compile(r"(\d+)_mask_(\w+)")
+# By how much Pillow multiplies grey values of two and four bits, by its name for them.
+_GREY_SCALES = {"L;2": 85, "L;4": 17}
 
 
 class Layout(StrEnum):
     """How masks lie on the disk."""
 
     PALETTE = "palette"  # FOLDER/00000.png, the pixel's index is the instance, 0 is background (DAVIS)
-    OBJECT_FILES = "object_files"  # FOLDER/00000_mask_1.png, not 0 is the object
-    OBJECT_FOLDERS = "object_folders"  # FOLDER/1/00000.png, not 0 is the object (SA-V val and test)
+    OBJECT_FILES = "object_files"  # FOLDER/00000_mask_1.png, neither black nor transparent is the object
+    OBJECT_FOLDERS = "object_folders"  # FOLDER/1/00000.png, likewise (SA-V val and test)
     COCO = "coco"  # FILE.json: {"instance": {"frame number": RLE}}, or a list of {"instance", "frame", "segmentation"}
     SA_V = "sa_v"  # FILE.json: {"masklet": for each annotated frame [RLE of each object], "masklet_id": [...]}
 
@@ -55,12 +59,12 @@ def layout_of(path: Path) -> Layout:
         return Layout.SA_V if isinstance(found := _load(path), dict) and "masklet" in found else Layout.COCO
     if not path.is_dir():
         raise DataError("expected a folder of PNGs or a .json file", str(path), Reason.MISSING)
-    names = [file.stem for file in path.glob("*.png")]
+    names = [file.stem for file in _pngs(path)]
     if names and all(_FRAME_AND_OBJECT.fullmatch(name) for name in names):
         return Layout.OBJECT_FILES
     if names and all(_FRAME.fullmatch(name) for name in names):
         return Layout.PALETTE
-    if not names and any(path.glob("*/*.png")):
+    if not names and _pngs(path, "*/*.png"):
         return Layout.OBJECT_FOLDERS
     raise DataError("no masks here: expected 00000.png, 00000_mask_1.png or 1/00000.png", str(path), Reason.MISSING)
 
@@ -105,23 +109,23 @@ Entries = Iterator[tuple[str, str, int, dict]]  # file, instance, number, RLE
 
 
 def _palette(folder: Path, video: VideoFacts, frame_step: int) -> Entries:
-    for path in sorted(folder.glob("*.png")):
-        indices = _pixels(path, video, palette=True)
+    for path in _pngs(folder):
+        indices = _pixels(path, video, _indices)
         for index in np.unique(indices[indices > 0]).tolist():
             yield str(path), str(index), _number(path), encode(indices == index)
 
 
 def _object_files(folder: Path, video: VideoFacts, frame_step: int) -> Entries:
-    for path in sorted(folder.glob("*.png")):
+    for path in _pngs(folder):
         match = _FRAME_AND_OBJECT.fullmatch(path.stem)
         if match is None:
             raise DataError("expected a name such as 00000_mask_1.png", str(path))
-        yield str(path), match.group(2), int(match.group(1)), encode(_pixels(path, video) > 0)
+        yield str(path), match.group(2), int(match.group(1)), encode(_pixels(path, video, _painted))
 
 
 def _object_folders(folder: Path, video: VideoFacts, frame_step: int) -> Entries:
-    for path in sorted(folder.glob("*/*.png")):
-        yield str(path), path.parent.name, _number(path), encode(_pixels(path, video) > 0)
+    for path in _pngs(folder, "*/*.png"):
+        yield str(path), path.parent.name, _number(path), encode(_pixels(path, video, _painted))
 
 
 def _coco(path: Path, video: VideoFacts, frame_step: int) -> Entries:
@@ -143,8 +147,10 @@ def _coco(path: Path, video: VideoFacts, frame_step: int) -> Entries:
 
 def _sa_v(path: Path, video: VideoFacts, frame_step: int) -> Entries:
     found = _load(path)
-    masklet = found["masklet"]
-    names = [str(name) for name in found.get("masklet_id") or range(len(masklet[0]) if masklet else 0)]
+    masklet, known = found["masklet"], found.get("masklet_id") or []
+    if not all(isinstance(part, list) for part in (masklet, known)) or not all(isinstance(o, list) for o in masklet):
+        raise DataError('expected {"masklet": [[RLE of each object], ...], "masklet_id": [...]}', str(path))
+    names = [str(name) for name in known or range(len(masklet[0]) if masklet else 0)]
     if -(-video.frames // frame_step) != len(masklet):
         raise DataError(
             f"{len(masklet)} annotated frames, one for every {frame_step} of {video.frames} would be "
@@ -158,20 +164,60 @@ def _sa_v(path: Path, video: VideoFacts, frame_step: int) -> Entries:
             yield str(path), name, number, rle
 
 
-def _pixels(path: Path, video: VideoFacts, palette: bool = False) -> np.ndarray:
-    """uint8[H, W] of a PNG of one channel. Raises DataError for colours, which name no instance, and another size."""
+def _pngs(folder: Path, pattern: str = "*.png") -> list[Path]:
+    """Sorted; without those that begin with a dot, as macOS leaves them beside every file of a disk that is not its own."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def _pixels(path: Path, video: VideoFacts, read: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    """What `read` makes of a PNG, upright: [H, W]. Raises DataError naming the file for a broken one or another size."""
     try:
-        with Image.open(path) as image:
-            if palette and image.mode not in ("P", "L", "1"):
-                raise DataError(f"a palette PNG is expected, found mode {image.mode}", str(path), Reason.BAD_MASK)
-            pixels = np.asarray(image if image.mode in ("P", "L") else image.convert("L"))
-    except OSError as error:
-        raise DataError(f"unreadable PNG: {error}", str(path), Reason.UNREADABLE) from None
+        check_file(path)
+        with warnings.catch_warnings(), _open_png(path) as image:
+            if image.width * image.height > (video.width + 1) * (video.height + 1):  # what is far too large is not decoded
+                raise _misfit(image.height, image.width, video)
+            pixels = read(image)
+    except DataError as error:
+        raise error.at(str(path)) from None
+    except BROKEN_IMAGE as error:
+        if getattr(error, "errno", None) is not None:
+            raise cannot_read(path, error, "fix --masks") from None
+        problem = "it is no PNG" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"unreadable PNG: {problem}; save it again", str(path), Reason.UNREADABLE) from None
     height, width = pixels.shape
     if max(abs(height - video.height), abs(width - video.width)) > 1:  # that of an empty one too
-        problem = f"expected a mask of {video.height} x {video.width} as its frame, found {height} x {width}"
-        raise DataError(problem, str(path), Reason.BAD_MASK)
+        raise _misfit(height, width, video).at(str(path))
     return pixels
+
+
+def _open_png(path: Path) -> Image.Image:
+    """Whatever the file's name says, of another format the pixels may not be exact. Pillow's warning of a large picture is
+    left out: its size is compared with the video's."""
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    return Image.open(path, formats=("PNG",))
+
+
+def _misfit(height: int, width: int, video: VideoFacts) -> DataError:
+    problem = f"expected a mask of {video.height} x {video.width} as its frame, found {height} x {width}"
+    return DataError(problem, reason=Reason.BAD_MASK)
+
+
+def _indices(image: Image.Image) -> np.ndarray:
+    """The number that is stored for each pixel. Raises DataError for colours, which name no instance."""
+    if image.mode not in ("P", "L", "1", "I;16"):
+        raise DataError(f"a palette PNG is expected, found mode {image.mode}", reason=Reason.BAD_MASK)
+    scale = _GREY_SCALES.get(image.tile[0].args, 1)
+    return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16) // scale
+
+
+def _painted(image: Image.Image) -> np.ndarray:
+    """bool: where a pixel is neither black nor transparent; where its index is not 0 if all colours of a palette are black,
+    as some tools leave them."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "I;16" or (image.mode == "P" and not any(image.getpalette())):
+        return np.asarray(image) > 0
+    pixels = np.asarray(image.convert("RGBA"))
+    return pixels[..., :3].any(axis=2) & (pixels[..., 3] > 0)
 
 
 def _number(path: Path) -> int:
@@ -183,6 +229,6 @@ def _number(path: Path) -> int:
 
 def _load(path: Path):
     try:
-        return json.loads(decode_text(path.read_bytes(), str(path)))
+        return json.loads(decode_text(read_file(path, "fix --masks"), str(path)))
     except ValueError as error:
         raise DataError(f"malformed JSON: {error}", str(path)) from None

@@ -23,8 +23,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from swim.errors import DataError, Reason
-from swim.files import to_disk, write_atomically
+from swim.data.streaming import JSON_STEP
+from swim.errors import DataError
+from swim.files import cannot_read, check_file, to_disk, write_atomically
 
 _BLOCK_BYTES = 1 << 20
 # A file that changes within the clock's tick keeps its time of change: a younger one is looked at again.
@@ -37,7 +38,7 @@ class ContentCache:
     """The cache below `root`.
 
     build: called with a file and an empty folder, puts what it makes of the file there and returns the SHA-256 of the
-    bytes that it read, in hex. Methods raise OSError when the cache cannot be used, DataError for a missing file.
+    bytes that it read, in hex. Methods raise OSError when the cache cannot be used, DataError for a file that cannot be read.
     """
 
     def __init__(self, root: Path, build: Callable[[Path, Path], str]):
@@ -49,6 +50,7 @@ class ContentCache:
 
         One process builds, the others wait for it.
         """
+        _stamp(path)  # there is a file
         sha256 = self._known(path, suffix)
         if sha256 is None:
             for name in ("known", "building", "locks"):
@@ -167,11 +169,15 @@ def progress(path: Path, what: str) -> tqdm:
 
 
 def _hash(path: Path) -> str:
+    """Raises DataError for a file that cannot be read: the cache is not at fault."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file, progress(path, "hashing") as bar:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-            bar.update(len(block))
+    try:
+        with open(path, "rb") as file, progress(path, "hashing") as bar:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+                bar.update(len(block))
+    except OSError as error:
+        raise cannot_read(path, error, JSON_STEP) from None
     return digest.hexdigest()
 
 
@@ -180,11 +186,12 @@ def _key(path: Path) -> str:
 
 
 def _stamp(path: Path) -> dict:
-    """What changes with a file's content. Raises DataError for a missing file."""
+    """What changes with a file's content. Raises DataError for a file that is missing or is none."""
     try:
+        check_file(path)
         found = path.stat()
-    except FileNotFoundError:
-        raise DataError("no such file; fix json_path in the data config", str(path), Reason.MISSING) from None
+    except OSError as error:
+        raise cannot_read(path, error, JSON_STEP) from None
     return {"path": str(path.resolve()), "size": found.st_size, "mtime_ns": found.st_mtime_ns, "inode": found.st_ino}
 
 

@@ -21,9 +21,9 @@ from swim.data.pages import GiveBackPages
 from swim.data.records import Record, parse_record
 from swim.data.root import DataRoot
 from swim.data.skip_list import SkipList
-from swim.data.streaming import stream_records
+from swim.data.streaming import JSON_STEP, stream_records
 from swim.errors import DataError, Reason, did_you_mean
-from swim.files import decode_text
+from swim.files import cannot_read, decode_text, read_file
 
 _STRATEGY = re.compile(r"(first|end|random):(\d+(?:\.\d+)?%|\d+)")
 _SHARED_ROWS = 1000
@@ -153,13 +153,14 @@ def check_sources(config_path: str | Path):
         _files(config_path.parent, source.json_path)
 
 
-def load_annotated(path: str | Path, data_root: str | Path | None = None) -> Dataset:
+def load_annotated(path: str | Path, data_root: str | Path | None = None, untrusted: bool = False) -> Dataset:
     """The records of an annotated file (NL-Refer, Bench-D, Bench-Q) that have masks, as rows of a mixture.
 
-    data_root: default the file's folder. Raises DataError for a file or record that does not fit, and for none with masks.
+    data_root: default the file's folder. untrusted: see `swim.data.root.DataRoot`. Raises DataError for a file or record
+    that does not fit, and for none with masks.
     """
     path, rows = Path(path), []
-    root = str(path.parent if data_root is None else data_root)
+    root = DataRoot(Path(path.parent if data_root is None else data_root), untrusted)
     for position, raw in enumerate(stream_records(path)):
         where = f"{path}, record {position}"
         try:
@@ -171,7 +172,7 @@ def load_annotated(path: str | Path, data_root: str | Path | None = None) -> Dat
         layout = as_conversation(raw, where)
         annotation = json.dumps(layout.pop("annotation"))
         row = {"position": position, "file": str(path), "record": json.dumps(layout), "annotation": annotation}
-        rows.append({**row, "data_root": root, "folder_fps": None, "untrusted": False})
+        rows.append({**row, "data_root": str(root.path), "folder_fps": None, "untrusted": untrusted})
     if not rows:
         raise DataError("no record has a usable mask", str(path), Reason.NO_MASK)
     return Dataset.from_list(rows)
@@ -244,8 +245,13 @@ def _constant(value, count: int, kind: pa.DataType) -> pa.ChunkedArray:
 
 def _files(folder: Path, pattern: str) -> list[Path]:
     """The file of that name, or those that fit it as a glob pattern, sorted. Raises DataError for none."""
-    if (folder / pattern).exists():
+    try:
+        (folder / pattern).stat()
         return [folder / pattern]
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a pattern, or missing
+        pass
+    except OSError as error:
+        raise cannot_read(folder / pattern, error, JSON_STEP) from None
     found = sorted(glob.glob(pattern, root_dir=folder, recursive=True)) if glob.has_magic(pattern) else []
     if not found:
         problem = "no file fits this pattern" if glob.has_magic(pattern) else "no such file"
@@ -257,10 +263,8 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 def _read_yaml(path: Path) -> _Config:
     try:
-        return _Config.model_validate(yaml.safe_load(decode_text(path.read_bytes(), str(path))))
-    except FileNotFoundError:
-        message = "no such data config; expected a YAML file like data_config/videorefer.yaml"
-        raise DataError(message, str(path), Reason.MISSING) from None
+        content = read_file(path, "expected a YAML file like data_config/videorefer.yaml", "no such data config")
+        return _Config.model_validate(yaml.safe_load(decode_text(content, str(path))))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"malformed YAML: {error}", str(path)) from None
     except ValidationError as error:

@@ -11,11 +11,12 @@ from transformers.utils import cached_file
 
 from swim.data.chat import SYSTEM_PROMPT
 from swim.errors import DataError
-from swim.files import decode_text, write_atomically
+from swim.files import decode_text, read_file, write_atomically
 from swim.video.clip import VisualBudget
 
 READING_FILE = "reading_settings.json"
 _ADAPTER_FILE = "adapter_config.json"
+_STEP = "mend or remove it"  # where a file that says how a model was trained cannot be read
 _RUN_FILE = "train_config.yaml"  # of runs that were trained before READING_FILE existed; it has the same keys
 
 
@@ -131,7 +132,7 @@ def _parse(path: Path) -> DataSettings:
 
 def _parse_run(path: Path) -> DataSettings:
     try:
-        flat = yaml.safe_load(decode_text(path.read_bytes(), str(path)))
+        flat = yaml.safe_load(decode_text(read_file(path, _STEP), str(path)))
     except yaml.YAMLError as error:
         raise DataError(f"malformed YAML: {error}", str(path)) from None
     flat = flat if isinstance(flat, dict) else {}
@@ -140,7 +141,7 @@ def _parse_run(path: Path) -> DataSettings:
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(decode_text(path.read_bytes(), str(path)))
+        content = json.loads(decode_text(read_file(path, _STEP), str(path)))
     except ValueError as error:
         raise DataError(f"malformed JSON: {error}", str(path)) from None
     if not isinstance(content, dict):

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swim.errors import DataError, Reason
-from swim.files import decode_text
+from swim.files import decode_text, read_file
 
 
 class _Entry(BaseModel):
@@ -41,10 +41,8 @@ class SkipList:
         """
         if path is None:
             return cls([])
-        try:
-            lines = decode_text(Path(path).read_bytes(), str(path)).split("\n")
-        except FileNotFoundError:
-            raise DataError("no such skip list; fix skip_list", str(path), Reason.MISSING) from None
+        content = read_file(Path(path), "fix skip_list", "no such skip list")
+        lines = decode_text(content, str(path)).split("\n")
         entries = []
         for number, line in enumerate(lines, start=1):
             if not line.strip():

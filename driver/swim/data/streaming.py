@@ -14,9 +14,10 @@ import ijson
 from ijson.backends import yajl2_c
 
 from swim.errors import DataError, Reason
-from swim.files import other_encoding
+from swim.files import cannot_read, check_file, other_encoding
 
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+JSON_STEP = "fix json_path in the data config"  # where a JSON file cannot be read
 _BLOCK_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 1 << 28
 HALF_CHARACTER = "\ufffe"  # what stands for it in a record of a list: no text has this one
@@ -49,13 +50,11 @@ def stream_records(path: Path, seen: Callable[[memoryview], None] = lambda block
             position += 1
     except _Malformed as error:
         raise DataError(str(error), f"{path}, record {position}") from None
-    except FileNotFoundError:
-        raise DataError("no such file; fix json_path in the data config", str(path), Reason.MISSING) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         message = f"truncated or damaged gzip file ({error}); fetch or make it again"
         raise DataError(message, f"{path}, record {position}", Reason.UNREADABLE) from None
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", str(path), Reason.UNREADABLE) from None
+        raise cannot_read(path, error, JSON_STEP) from None
 
 
 class _Malformed(Exception):
@@ -80,6 +79,7 @@ class _Watched(io.RawIOBase):
 
 def _parsed(path: Path, seen: Callable[[memoryview], None]) -> Iterator:
     ending = file_ending(path)
+    check_file(path)
     with open(path, "rb", buffering=0) as raw:
         file = io.BufferedReader(_Watched(raw, seen), buffer_size=_BLOCK_BYTES)
         if ending.endswith(".gz"):

@@ -15,7 +15,7 @@ from swim.data.root import DataRoot, add_root_options
 from swim.demo.bench import Benches
 from swim.demo.inputs import demo_benches
 from swim.errors import DataError
-from swim.files import decode_text
+from swim.files import decode_text, read_file
 from swim.infer.answers import Question
 from swim.infer.command import add_answer_options, answer_questions
 from swim.infer.questions import ItemFile, question_record
@@ -31,10 +31,8 @@ def read_items(path: str | Path, root: str | Path | DataRoot | None, parse: Call
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = read_file(path, "fix the path on the command line")
         raws = json.loads(decode_text(content, str(path)))
-    except FileNotFoundError:
-        raise DataError("no such file; fix --questions", str(path)) from None
     except ValueError as error:
         raise DataError(f"malformed JSON: {error}", str(path)) from None
     if not isinstance(raws, list) or not raws:

@@ -13,7 +13,7 @@ from swim.data.records import RawItem, Record, Turn, check_layout
 from swim.data.root import DataRoot, Source, as_root
 from swim.data.tags import strip_placeholders, strip_tags
 from swim.errors import DataError
-from swim.files import decode_text, other_encoding
+from swim.files import decode_text, other_encoding, read_file
 from swim.video.sources import is_animation, is_image_source
 
 
@@ -77,11 +77,7 @@ def read_questions(path: str | Path, root: str | Path | DataRoot | None = None) 
     """
     path = Path(path)
     root = as_root(path.parent if root is None else root)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}; fix --batch", str(path)) from None
-    items = {}
+    content, items = read_file(path, "fix --batch"), {}
     if other_encoding(content[:4]) is not None:
         decode_text(content, str(path))  # which names it
     for number, line in enumerate(content.removeprefix(BOM_UTF8).split(b"\n"), start=1):

@@ -20,7 +20,7 @@ from swim.data.settings import READING_FILE, DataSettings, find_reading
 from swim.data.tags import strip_tags
 from swim.errors import DataError
 from swim.eval.scores_q import prompt_of
-from swim.files import decode_text
+from swim.files import decode_text, read_file
 from swim.video.clip import VisualBudget
 
 TASKS_FOLDER = Path(__file__).resolve().parent
@@ -36,12 +36,13 @@ def prepare_items(task: str, folder: Path):
     variable, parse, prompt, target = BENCHES[task]
     if not os.environ.get(variable):
         raise DataError(f"{variable} is not set; it names the JSON file of {task}")
+    content = read_file(Path(os.environ[variable]), f"fix {variable}")
     path = Path(os.environ[variable]).resolve()
     root = Path(os.environ.get("VIDEOREFER_ROOT") or path.parent).resolve()
     try:
-        raws = json.loads(decode_text(path.read_bytes(), str(path)))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read: {error}", str(path)) from None
+        raws = json.loads(decode_text(content, str(path)))
+    except ValueError as error:
+        raise DataError(f"malformed JSON: {error}", str(path)) from None
     lines = []
     for position, raw in enumerate(raws):
         item = parse(raw, f"{path}, item {position}", root)

@@ -37,7 +37,8 @@ _CHUNK_BYTES = 1 << 20
 _PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)  # temporary errors of a web server
 # Pillow's name for what a download may be besides a video (it also knows some video formats, by name alone).
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
-_BROKEN_IMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
+# What Pillow raises for a broken file.
+BROKEN_IMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
 _DATA_URI = re.compile(r"data:([\w.+-]*)[^,]*?(;base64)?,", re.IGNORECASE)
 
 
@@ -107,7 +108,7 @@ class Pictures:
             else:
                 with local_file(item, self._limit_s) as path, Image.open(path) as image:
                     yield image
-        except _BROKEN_IMAGE as error:
+        except BROKEN_IMAGE as error:
             problem = "it is no image" if isinstance(error, UnidentifiedImageError) else error
             raise DataError(f"unreadable image {describe_source(item)}: {problem}", reason=Reason.of(error, Reason.UNREADABLE)) from None
 
@@ -142,7 +143,7 @@ class Animation:
         try:
             with Image.open(self._path) as image:
                 yield image
-        except (*_BROKEN_IMAGE, EOFError) as error:
+        except (*BROKEN_IMAGE, EOFError) as error:
             raise DataError(f"unreadable animation {self.name}: {error}", reason=Reason.of(error, Reason.UNREADABLE)) from None
 
 
@@ -151,7 +152,7 @@ def is_animation(source) -> bool:
     try:
         with Image.open(source, formats=_ANIMATED) as image:
             return getattr(image, "n_frames", 1) > 1
-    except (*_BROKEN_IMAGE, EOFError, TypeError, AttributeError):
+    except (*BROKEN_IMAGE, EOFError, TypeError, AttributeError):
         return False
 
 
@@ -272,7 +273,7 @@ def _holds_image(path: Path) -> bool:
     try:
         with Image.open(path, formats=_IMAGE_FORMATS):
             return True
-    except _BROKEN_IMAGE:
+    except BROKEN_IMAGE:
         return False
 
 
