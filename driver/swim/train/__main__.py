@@ -15,6 +15,7 @@ from swim.errors import DataError
 from swim.lock import FolderInUse
 from swim.train.config import ConfigError, load_config
 from swim.train.faults import TrainingFault
+from swim.train.key_help import help_text
 from swim.train.run import train
 from swim.train.signals import Stopped
 from swim.train.skipping import TooManyBadRecords
@@ -57,7 +58,7 @@ def _told(message: str) -> int:
 def _split_config(arguments: list[str]) -> tuple[str, list[str]]:
     """The last --config and the other arguments."""
     if "-h" in arguments or "--help" in arguments:
-        print(__doc__ + "\nKeys: swim.train.config.TrainConfig and every argument of trl.SFTConfig; see README.")
+        print(help_text(__doc__))
         raise SystemExit(0)
     path, rest, position = None, [], 0
     while position < len(arguments):

@@ -29,75 +29,98 @@ class LoraOptions(BaseModel):
     """LoRA on the language model's attention and MLP projections."""
 
     model_config = ConfigDict(extra="forbid")
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
+    r: int = Field(16, description="rank of the adapters")
+    alpha: int = Field(32, description="their product is scaled by alpha / r")
+    dropout: float = Field(0.05, description="share of an adapter's inputs that is dropped in training")
 
 
 class DemoOptions(BaseModel):
     """The sample data that is made when no `data_config` is given; the tiny model goes beside it."""
 
     model_config = ConfigDict(extra="forbid")
-    dir: str = "output/demo_inputs"
-    train_clips: int = 2000
-    held_out_clips: int = 200
-    seed: int = 0
+    dir: str = Field("output/demo_inputs", description="folder of the sample data and the tiny model")
+    train_clips: int = Field(2000, description="clips to train on")
+    held_out_clips: int = Field(200, description="clips to evaluate on")
+    seed: int = Field(0, description="of clips and model")
 
 
 class TrainConfig(BaseModel):
-    """Our own keys. Every other key of the YAML is an argument of TRL's SFTConfig (learning_rate, max_steps, ...).
-
-    model_name_or_path: folder or hub name; null builds the demo's tiny model. data_config: mixture YAML; null makes the
-    demo's data. attention_supervision: options of the fork's AttentionSupervisionConfig, over those the model brings.
-    train: the parts that learn, of language_model, merger and visual (see swim.train.parts). learning_rates: of parts that
-    have their own, {merger: 1e-5}. dtype: of the loaded weights; "auto" is bfloat16 under bf16 DeepSpeed,
-    else float32. attn_implementation: "auto" is flash attention where it is installed and a GPU is there, else SDPA.
-    fps: greatest sampling rate. max_length: tokens of a sample, longer ones get fewer pixels and frames. released_timing:
-    a temporal step lasts 1 s whatever the clip's rate, as in the released code. on_bad_record: "skip" leaves a bad
-    record's place empty and lists it in skipped.jsonl, until more than max_bad_fraction are; skip_list: such a file, or
-    that of swim.data.check: those records are left out from the start. eval_grounding: annotated file (NL-Refer, Bench-D,
-    Bench-Q) whose text_loss, mask_loss, pointing and inside are logged with `eval_` every `eval_steps`, by default when a
-    checkpoint is saved; its frames are chosen as in training, and with several processes its first records may count
-    twice, so that all have equally many. eval_root: what its videos are relative to, null for its folder.
-    dataloader_timeout_s: how long a data worker may take for a batch before the run ends; a process that others wait for
-    has 5 minutes more (`ddp_timeout`). save_total_limit: complete checkpoints to keep, the best among them; null keeps
-    all. allow_config_change: a run may go on with another configuration or other data. report_to: tensorboard, wandb, none.
-    cpu_threads: of this process; null leaves it to torch. demo_report: control run, pictures and summary.json; needs
-    one process.
-    """
+    """Our own keys. Every other key of the YAML is an argument of TRL's SFTConfig (learning_rate, max_steps, ...)."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
-    output_dir: str
-    model_name_or_path: str | None = None
-    data_config: str | None = None
-    attention_supervision: dict[str, Any] = {}
-    train: list[Part] = ["language_model"]
-    learning_rates: dict[Part, Annotated[float, Field(gt=0)]] = {}
-    dtype: str = "auto"
-    attn_implementation: str = "auto"
-    lora: LoraOptions | None = None
-    demo: DemoOptions = DemoOptions()
-    demo_report: bool = False
-    system_prompt: str = SYSTEM_PROMPT
-    max_frames: int = Field(VisualBudget.max_frames, ge=1)
-    min_pixels: int = Field(VisualBudget.min_pixels, ge=1)
-    max_pixels: int = Field(VisualBudget.max_pixels, ge=1)
-    total_pixels: int = Field(VisualBudget.total_pixels, ge=1)
-    fps: float | None = Field(None, gt=0)
-    max_length: int | None = Field(None, ge=1)
-    released_timing: bool = False
-    decode_time_limit_s: float = Field(60.0, gt=0)
-    on_bad_record: Literal["fail", "skip"] = "fail"
-    max_bad_fraction: float = Field(0.01, ge=0, le=1)
-    skip_list: str | None = None
-    eval_grounding: str | None = None
-    eval_root: str | None = None
-    mask_resolution: int = Field(1, ge=1)
-    cache_gb: float = Field(0.0, ge=0)
-    dataloader_timeout_s: float = Field(600.0, gt=0)
-    save_total_limit: int | None = Field(None, ge=1)
-    allow_config_change: bool = False
-    cpu_threads: int | None = Field(None, ge=1)
+    output_dir: str = Field(description="folder of the run; a run that was stopped goes on from its last checkpoint there")
+    model_name_or_path: str | None = Field(
+        None, description="folder or hub name of a Qwen2.5-VL model; null builds the demo's tiny model"
+    )
+    data_config: str | None = Field(
+        None, description="YAML of the mixture, see data_config/; null makes the demo's data"
+    )
+    attention_supervision: dict[str, Any] = Field(
+        {}, description="options of the fork's AttentionSupervisionConfig, over those that the model brings"
+    )
+    train: list[Part] = Field(["language_model"], description="parts that learn, of language_model, merger and visual")
+    learning_rates: dict[Part, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="of parts that have their own: {merger: 1e-5}"
+    )
+    dtype: str = Field(
+        "auto", description="of the loaded weights; auto is bfloat16 under DeepSpeed with bf16, else float32"
+    )
+    attn_implementation: str = Field(
+        "auto", description="auto is flash_attention_2 where it is installed and a GPU is there, else sdpa"
+    )
+    fuse_elementwise: bool = Field(
+        False,
+        description="compile the language model's norms, gates and rotary embeddings: faster on a GPU, the same results "
+        "but for rounding; the first steps take a minute longer and need a C++ compiler",
+    )
+    lora: LoraOptions | None = Field(None, description="trains LoRA adapters {r, alpha, dropout} instead of weights")
+    demo: DemoOptions = Field(DemoOptions(), description="the sample data: {dir, train_clips, held_out_clips, seed}")
+    demo_report: bool = Field(False, description="control run, pictures and summary.json; needs one process")
+    system_prompt: str = Field(SYSTEM_PROMPT, description="precedes every conversation")
+    max_frames: int = Field(VisualBudget.max_frames, ge=1, description="most frames of a video")
+    min_pixels: int = Field(VisualBudget.min_pixels, ge=1, description="least pixels of a frame")
+    max_pixels: int = Field(VisualBudget.max_pixels, ge=1, description="most pixels of a frame")
+    total_pixels: int = Field(VisualBudget.total_pixels, ge=1, description="most pixels of all frames of a video together")
+    fps: float | None = Field(None, gt=0, description="greatest sampling rate in frames per second; null for none")
+    max_length: int | None = Field(
+        None, ge=1, description="most tokens of a sample; a longer one gets fewer pixels and frames, nothing is cut off"
+    )
+    released_timing: bool = Field(
+        False, description="a temporal step lasts 1 s whatever the video's rate, as in the released code"
+    )
+    decode_time_limit_s: float = Field(60.0, gt=0, description="seconds for reading one video")
+    on_bad_record: Literal["fail", "skip"] = Field(
+        "fail", description="skip leaves a bad record's place empty and lists it in skipped.jsonl"
+    )
+    max_bad_fraction: float = Field(0.01, ge=0, le=1, description="share of bad records above which skip ends the run")
+    skip_list: str | None = Field(
+        None, description="records left out from the start: a skipped.jsonl, or the list that swim.data.check wrote"
+    )
+    eval_grounding: str | None = Field(
+        None,
+        description="annotated file (NL-Refer, Bench-D or Bench-Q) whose text_loss, mask_loss, pointing and inside are "
+        "logged with eval_ every eval_steps, by default when a checkpoint is saved; its frames are chosen as in training, "
+        "and with several processes its first records may count twice, so that all have equally many",
+    )
+    eval_root: str | None = Field(None, description="what the videos of eval_grounding are relative to; null for its folder")
+    eval_untrusted: bool = Field(
+        False, description="others made eval_grounding: no URLs in it, and no paths that lead out of eval_root"
+    )
+    mask_resolution: int = Field(1, ge=1, description="mask cells per visual token and side")
+    cache_gb: float = Field(0.0, ge=0, description="decoded videos kept in memory by each data worker, in GB")
+    dataloader_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="seconds a data worker may take for a batch before the run ends; processes that wait for another one "
+        "have 5 minutes more (ddp_timeout)",
+    )
+    save_total_limit: int | None = Field(
+        None, ge=1, description="complete checkpoints to keep, the best among them; null keeps all"
+    )
+    allow_config_change: bool = Field(
+        False, description="go on with a run although the configuration, the data or the number of processes changed"
+    )
+    cpu_threads: int | None = Field(None, ge=1, description="threads of each process; null leaves it to torch")
     arguments: dict[str, Any] = {}
 
     @field_validator("train", mode="before")
@@ -249,7 +272,11 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Keys whose values differ, leaving out those that do not change the result."""
+    """Keys whose values differ, leaving out those that do not change the result. What one of them does not name has its
+    default: an earlier release had fewer keys."""
+    fields = TrainConfig.model_fields.items()
+    defaults = {key: field.get_default(call_default_factory=True) for key, field in fields if not field.is_required()}
+    old, new = {**defaults, **old}, {**defaults, **new}
     ignored = {"resume_from_checkpoint", "demo_report", "save_total_limit", "disable_tqdm", "report_to"}
     ignored |= {"allow_config_change", "dataloader_timeout_s", "ddp_timeout", "dataloader_num_workers", "cache_gb"}
     return sorted(key for key in (set(old) | set(new)) - ignored if old.get(key) != new.get(key))

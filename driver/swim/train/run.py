@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, gather_object
+from datasets import Dataset
 from rich.console import Console
 from torch import distributed
 from transformers.integrations import TensorBoardCallback
@@ -28,6 +29,7 @@ from swim.train.checkpoints import Checkpoints, FinishCheckpoints, problem, proc
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.estimate import Needs, check_room, estimate, numbers_of, sharing_of
 from swim.train.faults import saving, told_faults
+from swim.train.fusing import fuse_elementwise
 from swim.train.model import attention_implementation, load_model, lora_config, write_supervision
 from swim.train.parts import parts_table
 from swim.train.report import REPORT_FILE, write_report
@@ -155,6 +157,8 @@ def _make_trainer(
     config: TrainConfig, arguments: SFTConfig, mixture: Mixture, notes: WorkerNotes, stop: StopOnSignal
 ) -> SwimTrainer:
     model, processor = load_model(config, arguments.deepspeed is not None and arguments.bf16)
+    if config.fuse_elementwise:
+        fuse_elementwise(model)
     folder, supervision = Path(config.output_dir), model.config.attention_supervision
     collator = SwimCollator(processor, model.config, config.data_settings)
     trainer = SwimTrainer(
@@ -162,7 +166,7 @@ def _make_trainer(
         args=arguments,
         data_collator=CountingCollator(collator, config.on_bad_record == "skip", notes),
         train_dataset=mixture.dataset,
-        eval_dataset=None if config.eval_grounding is None else load_annotated(config.eval_grounding, config.eval_root),
+        eval_dataset=_evaluated(config),
         processing_class=processor,
         peft_config=lora_config(config.lora),
         skipped=SkippedRecords(folder, config.max_bad_fraction, mixture.hashes),
@@ -179,6 +183,12 @@ def _make_trainer(
     trainer.add_callback(stop)
     trainer.add_callback(FinishCheckpoints(Checkpoints(folder), config.save_total_limit))
     return trainer
+
+
+def _evaluated(config: TrainConfig) -> Dataset | None:
+    if config.eval_grounding is None:
+        return None
+    return load_annotated(config.eval_grounding, config.eval_root, config.eval_untrusted)
 
 
 def _supervision(trainer: SwimTrainer) -> dict:
