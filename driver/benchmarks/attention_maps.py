@@ -3,11 +3,13 @@
     python driver/benchmarks/attention_maps.py                                        # CPU: 28 narrow layers, float32
     python driver/benchmarks/attention_maps.py --tokens 4000 12000 24000              # GPU: 7B shapes, bf16
 
-One sample: a video of 16 temporal steps and 200 words; the maps of `--words` of them at the six supervised layers. The ways:
+One sample: a video of 16 temporal steps and 200 words; the maps of `--words` of them at the six supervised layers. The
+ways:
 
 forward   a plain forward without maps (SDPA)
 maps      swim.attention.extract
 eager     the same maps from whole attention matrices (eager, output_attentions=True), where they fit
+generate  greedy generation of `--words` tokens by stock code: what an answer costs before anybody asks for its maps
 
 Peaks are above weights and batch, seconds as in attention_overhead.py. Writes the figure `--figure` where one is given,
 and computes what the 7B needs for 16 steps of 720p frames (32 frames of 560 x 1008 px, 11,520 visual tokens). The last
@@ -21,8 +23,9 @@ from functools import partial
 
 import torch
 import transformers
-from attention_overhead import SEVEN_B, hardware, interleaved_seconds, make_batch, make_model, peak_bytes
+from attention_overhead import hardware, interleaved_seconds, peak_bytes
 from transformers.models.qwen2_5_vl.attention_supervision import ROWS_AT_ONCE
+from workload import SEVEN_B, add_workload_options, make_batch, make_model
 
 from swim.attention import extract
 
@@ -38,7 +41,18 @@ def forward(model, inputs, spans):
 
 
 def maps(model, inputs, spans):
-    return extract(model, inputs, spans, LAYERS)
+    return extract(model, inputs, spans, _layers(model))
+
+
+def _layers(model) -> list[int]:
+    return [layer for layer in LAYERS if layer < model.config.text_config.num_hidden_layers]
+
+
+def generate(model, inputs, spans):
+    kinds = torch.where(inputs["input_ids"] == model.config.video_token_id, 2, 0)
+    names = ("input_ids", "attention_mask", "pixel_values_videos", "video_grid_thw")
+    limits = {"min_new_tokens": len(spans), "max_new_tokens": len(spans), "do_sample": False}
+    model.generate(**{name: inputs[name] for name in names}, mm_token_type_ids=kinds, **limits)
 
 
 @torch.no_grad()
@@ -46,7 +60,7 @@ def eager(model, inputs, spans):
     model.set_attn_implementation({"text_config": "eager"})
     visual = inputs["input_ids"][0] == model.config.video_token_id
     attentions = model.model(**inputs, output_attentions=True, use_cache=False).attentions
-    rows = [torch.stack([attentions[layer][0, :, start:end].mean((0, 1)) for start, end in spans]) for layer in LAYERS]
+    rows = [torch.stack([attentions[layer][0, :, start:end].mean((0, 1)) for start, end in spans]) for layer in _layers(model)]
     model.set_attn_implementation({"text_config": "sdpa"})
     return torch.stack(rows, 1)[..., visual]
 
@@ -59,13 +73,15 @@ def measure(model, tokens: int, options) -> dict:
     spans = [(length - number - 1, length - number) for number in range(options.words)]
     text = model.config.text_config
     eager_bytes = text.num_hidden_layers * text.num_attention_heads * length**2 * model.dtype.itemsize
-    ways = {"forward": forward, "maps": maps} | ({"eager": eager} if eager_bytes < MOST_EAGER_BYTES else {})
+    ways = {"forward": forward, "maps": maps, "generate": generate} | ({"eager": eager} if eager_bytes < MOST_EAGER_BYTES else {})
     works = {name: partial(way, model, inputs, spans) for name, way in ways.items()}
     result = {"tokens": length, "peak_bytes": {name: peak_bytes(work, model.device) for name, work in works.items()}}
     seconds = interleaved_seconds(works, model.device, options.repeats)
     result["seconds"] = {name: round(statistics.median(values), 4) for name, values in seconds.items()}
     result["memory_ratio"] = round(result["peak_bytes"]["maps"] / result["peak_bytes"]["forward"], 4)
     result["time_ratio"] = round(result["seconds"]["maps"] / result["seconds"]["forward"], 4)
+    answer = result["seconds"]["generate"]
+    result["answer_and_maps_to_answer"] = round((answer + result["seconds"]["maps"]) / answer, 4)
     if "eager" in ways:
         difference = maps(model, inputs, spans).flatten(2) - eager(model, inputs, spans).cpu()
         result["largest_difference"] = float(difference.abs().max())
@@ -73,7 +89,7 @@ def measure(model, tokens: int, options) -> dict:
 
 
 def rows_bytes(heads: int, layers: int, words: int, length: int, cells: int) -> int:
-    """The most that maps hold beyond a forward: three float32 copies of a group of rows, its blocked columns, the maps twice."""
+    """The most that maps hold beyond a forward: a group of rows in float32 thrice, its blocked columns, the maps twice."""
     group = min(words, ROWS_AT_ONCE)
     return 3 * 4 * heads * group * length + words * length + 2 * 4 * words * layers * cells
 
@@ -110,13 +126,11 @@ def draw(path: str, results: list[dict], computed: dict, narrow: bool):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1000, 2000, 4000, 8000, 12000])
+    add_workload_options(parser, [1000, 2000, 4000, 8000, 12000])
     parser.add_argument("--words", type=int, default=24, help="whose maps are taken")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--figure", help="PNG to write")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    options.layers, options.text_tokens, options.supervised_tokens = 28, 200, 24
     torch.set_num_threads(1)
     model = make_model(options).eval()
     results = []

@@ -34,7 +34,6 @@ from functools import partial
 import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.attention_supervision import (
     IGNORE,
     TINY,
@@ -45,94 +44,11 @@ from transformers.models.qwen2_5_vl.attention_supervision import (
     mask_loss,
     plan_supervision,
 )
+from transformers.utils import is_flash_attn_2_available
+from workload import VIDEO, add_workload_options, make_batch, make_model
 
-STEPS, PROMPT_TOKENS, INSTANCES = 16, 20, 2
-PAD, EOS, VISION_START, VISION_END, IMAGE, VIDEO, FIRST_WORD = 0, 1, 2, 3, 4, 5, 10
 GOAL_RATIO = {"cpu": 1.05, "cuda": 1.02}
 GOAL_SHARE = 0.1
-NARROW = {
-    "text": {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 2, "num_key_value_heads": 1},
-    "vision": {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "fullatt_block_indexes": []},
-    "vocabulary": 1000,
-}
-SEVEN_B = {
-    "text": {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4},
-    "vision": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16},
-    "vocabulary": 152064,
-}
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Model and batch
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def make_model(options) -> Qwen2_5_VLForConditionalGeneration:
-    """Random weights in training mode, the vision tower frozen."""
-    shapes = SEVEN_B if options.device == "cuda" else NARROW
-    head_size = shapes["text"]["hidden_size"] // shapes["text"]["num_attention_heads"]
-    sections = [head_size // 8, head_size * 3 // 16, head_size * 3 // 16]  # as the 7B: 16, 24, 24 of 128
-    config = Qwen2_5_VLConfig(
-        text_config={
-            **shapes["text"],
-            "vocab_size": shapes["vocabulary"],
-            "num_hidden_layers": options.layers,
-            "max_position_embeddings": 32768,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections},
-            "bos_token_id": None,
-            "eos_token_id": EOS,
-            "pad_token_id": PAD,
-        },
-        vision_config={**shapes["vision"], "out_hidden_size": shapes["text"]["hidden_size"]},
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        vision_start_token_id=VISION_START,
-        vision_end_token_id=VISION_END,
-        tie_word_embeddings=False,
-    )
-    torch.manual_seed(0)
-    with torch.device(options.device):
-        dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
-        model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa", dtype=dtype)
-    model.model.visual.requires_grad_(False)
-    if options.device == "cuda":
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model.train()
-
-
-def make_batch(model, tokens: int, options) -> dict[str, torch.Tensor]:
-    """One sample of about `tokens` tokens: prompt, video, `text_tokens` words, of which the last three quarters are
-    labelled and `supervised_tokens`, evenly spread, name one of two instances that have a mask in every step."""
-    per_step = max((tokens - options.text_tokens - PROMPT_TOKENS - 2) / STEPS, 1)
-    height = round(math.sqrt(per_step))
-    width = round(per_step / height)
-    cells = STEPS * height * width
-    words = torch.randint(FIRST_WORD, model.config.text_config.vocab_size, (PROMPT_TOKENS + options.text_tokens,))
-    block = torch.tensor([VISION_START, *[VIDEO] * cells, VISION_END])
-    ids = torch.cat([words[:PROMPT_TOKENS], block, words[PROMPT_TOKENS:]])[None]
-    behind = PROMPT_TOKENS + cells + 2
-    labels, attn_labels, instances = (torch.full_like(ids, IGNORE) for _ in range(3))
-    labels[:, behind + options.text_tokens // 4 :] = ids[:, behind + options.text_tokens // 4 :]
-    attn_labels[:, behind:] = ids[:, behind:]
-    named = behind + torch.arange(options.supervised_tokens) * options.text_tokens // options.supervised_tokens
-    instances[0, named] = torch.arange(options.supervised_tokens) % INSTANCES
-    grid = torch.tensor([[STEPS, 2 * height, 2 * width]])
-    kinds = torch.where(ids == VIDEO, 2, 0)
-    seconds = torch.ones(1)
-    positions, _ = model.model.get_rope_index(ids, kinds, video_grid_thw=grid, second_per_grid_ts=seconds)
-    batch = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "position_ids": positions,
-        "labels": labels,
-        "pixel_values_videos": torch.randn(4 * cells, 3 * 2 * 14 * 14),
-        "video_grid_thw": grid,
-        "attn_labels": attn_labels,
-        "ins_contents_labels": instances,
-        "ins_masks": torch.rand(1, INSTANCES, STEPS, height, width).round(),
-        "mask_index": torch.ones(1, INSTANCES, STEPS, dtype=torch.bool),
-    }
-    return {name: tensor.to(options.device) for name, tensor in batch.items()}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -217,10 +133,10 @@ def _loss(model, batch, plan, config, hidden_states, log_rows) -> torch.Tensor:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def step(model, batch, way: str):
+def step(model, batch, way: str, attention: str):
     """One forward and backward; the gradients are left on the parameters."""
     model.zero_grad(set_to_none=True)
-    model.set_attn_implementation({"text_config": "eager" if way == "eager" else "sdpa"})
+    model.set_attn_implementation({"text_config": "eager" if way == "eager" else attention})
     WAYS[way](model, batch).backward()
 
 
@@ -278,17 +194,22 @@ def supervision_alone(model, batch, way: str):
     return work
 
 
-def step_peak_bytes(model, batch, way: str) -> int:
+def step_peak_bytes(model, batch, way: str, attention: str) -> int:
     """Most bytes that a step, its gradients included, holds above weights and batch."""
     model.zero_grad(set_to_none=True)  # here too: old gradients must not count as held before
-    return peak_bytes(partial(step, model, batch, way), model.device)
+    return peak_bytes(partial(step, model, batch, way, attention), model.device)
+
+
+def release_memory(device: torch.device):
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def peak_bytes(work, device: torch.device) -> int:
     """Most bytes that `work` holds at a time above what was held before."""
-    gc.collect()
+    release_memory(device)
     if device.type == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         work()
@@ -323,10 +244,11 @@ def measure(model, tokens: int, options) -> dict:
     """One row of the table: median seconds and peak bytes of each way, ratios and shares."""
     batch = make_batch(model, tokens, options)
     ways = [way for way in options.ways if not too_large(model, batch, way)]
-    peaks = {way: step_peak_bytes(model, batch, way) for way in ways}  # also the warm-up
+    peaks = {way: step_peak_bytes(model, batch, way, options.attention) for way in ways}  # also the warm-up
     alone = {way: supervision_alone(model, batch, way) for way in ways if way in ("supervised", "released")}
     alone = interleaved_seconds(alone, model.device, 1 + 3 * options.repeats)
-    steps = {way: partial(step, model, batch, way) for way in ways}
+    release_memory(model.device)  # the queries and keys of every layer
+    steps = {way: partial(step, model, batch, way, options.attention) for way in ways}
     seconds = interleaved_seconds(steps, model.device, options.repeats)
     medians = {way: round(statistics.median(values), 4) for way, values in seconds.items()}
     alone = {way: round(statistics.median(values[1:]), 4) for way, values in alone.items()}
@@ -381,19 +303,17 @@ def hardware(device: str) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1000, 4000], help="sequence lengths, about")
-    parser.add_argument("--layers", type=int, default=28)
-    parser.add_argument("--text_tokens", type=int, default=200, help="words behind the video")
-    parser.add_argument("--supervised_tokens", type=int, default=24)
+    add_workload_options(parser, [1000, 4000])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="of a CPU run")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    attention = "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
+    parser.add_argument("--attention", choices=["sdpa", "flash_attention_2"], default=attention)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="must hold text")
     options = parser.parse_args()
     if "text" not in options.ways:
         parser.error("--ways: expected text among them, every ratio is to it")
     torch.set_num_threads(options.threads)
-    model = make_model(options)
+    model = make_model(options, options.attention)
     results = []
     for tokens in options.tokens:
         results.append(measure(model, tokens, options))
