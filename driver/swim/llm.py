@@ -17,8 +17,8 @@ from typing import Any
 import openai
 import tenacity
 
-from swim.reply_cache import Reply, ReplyCache
 from swim.replies import BadReply, credit_is_used_up, read_completion, words_of
+from swim.reply_cache import Reply, ReplyCache
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 CHARACTERS_PER_TOKEN = 4  # a rule of thumb for estimates; bills count real tokens

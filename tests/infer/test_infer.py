@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 import sys
 import time
 
@@ -286,6 +287,18 @@ def test_an_openai_server_answers_a_batch(sources, tmp_path, monkeypatch):
     answers = read_lines(tmp_path / "out" / "answers.jsonl")
     assert answers == [{"id": "1", "answer": "A red circle."}, {"id": "2", "answer": "A red circle."}]
     assert read_lines(tmp_path / "out" / "errors.jsonl") == []
+
+
+def test_two_cpu_processes_share_the_questions(sources, chatty_dir, tmp_path):
+    lines = [{"video": "clip.mp4", "prompt": f"{PROMPT} {n}", "id": f"q{n}"} for n in range(5)]
+    arguments = ["--batch", batch_of(tmp_path, lines), "--video_root", str(sources), "--output", str(tmp_path / "out")]
+    launch = [sys.executable, "-m", "swim.launch", "--standalone", "--nproc_per_node", "2", "-m", "swim.infer"]
+    done = subprocess.run([*launch, "--model", str(chatty_dir), *BUDGET, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    parts = [read_lines(tmp_path / "out" / "parts" / f"0000{rank}.jsonl") for rank in (0, 1)]
+    assert [[line["id"] for line in part] for part in parts] == [["q0", "q2", "q4"], ["q1", "q3"]]
+    assert [line["id"] for line in read_lines(tmp_path / "out" / "answers.jsonl")] == [f"q{n}" for n in range(5)]
+    assert done.stdout.count("5 of 5 questions are answered") == 1
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])

@@ -12,7 +12,7 @@ from swim.attention.grounding import score_grounding
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
 from swim.train.config import ConfigError
-from swim.train.parts import part_of
+from swim.models.qwen2_5_vl import FAMILY
 from swim.train.run import train
 
 from .conftest import log_entries, weights
@@ -68,7 +68,7 @@ def test_logs_and_frozen_tower(configure, tiny_model_dir):
 @pytest.mark.parametrize("parts", ["visual", "merger", "language_model,merger", "visual,merger,language_model"])
 def test_only_the_named_parts_learn(configure, tiny_model_dir, parts):
     before, after = weights(tiny_model_dir), train_weights(configure(train=parts, max_steps=1))
-    changed = {part_of(name) for name in before if not torch.equal(before[name], after[name])}
+    changed = {FAMILY.part_of(name) for name in before if not torch.equal(before[name], after[name])}
     assert changed == set(parts.split(","))
 
 
@@ -81,7 +81,7 @@ def test_parts_have_their_own_learning_rates(configure, make_trainer):
     learnt = {name for group in optimizer.param_groups for name in (names[id(p)] for p in group["params"])}
     assert learnt == set(names.values())
     for group in optimizer.param_groups:
-        parts = {part_of(names[id(parameter)]) for parameter in group["params"]}
+        parts = {FAMILY.part_of(names[id(parameter)]) for parameter in group["params"]}
         assert len(parts) == 1 and group["lr"] == rates.get(parts.pop(), trainer.args.learning_rate)
         for parameter in group["params"]:
             if parameter.ndim > 1 or names[id(parameter)].endswith("bias"):

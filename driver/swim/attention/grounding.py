@@ -4,16 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers.models.qwen2_5_vl.attention_supervision import (
-    ON_OBJECT,
-    AttentionSupervisionConfig,
-    fuse_layers,
-    log_attention_maps,
-)
 
 from swim.data.collator import SwimCollator
 from swim.data.sample import Sample
 from swim.data.tokens import IGNORE
+from swim.models.supervision import ON_OBJECT, fuse_layers, log_attention_maps, supervision_of
 
 FUSED = "fused"
 TOP_PERCENT = (1, 5, 10)
@@ -73,7 +68,7 @@ def ground(model, collator: SwimCollator, sample: Sample, layers: Sequence[int] 
     The answer is the record's own. layers: None for those of the checkpoint, which also says how they are fused.
     """
     batch = {name: tensor.to(model.device) for name, tensor in collator([sample]).items()}
-    config = AttentionSupervisionConfig.from_dict(getattr(model.config, "attention_supervision", None))
+    config = supervision_of(model.config)
     config.layers = list(layers) if layers is not None else config.layers
     config.eps = "auto"
     nouns = ((batch["ins_contents_labels"] != IGNORE) & (batch["attn_labels"] != IGNORE))[0].nonzero().flatten()

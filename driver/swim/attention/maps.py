@@ -6,17 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from transformers.models.qwen2_5_vl.attention_supervision import (
-    AttentionSupervisionConfig,
-    fuse_layers,
-    log_attention_maps,
-)
 
 from swim.data.collator import SwimCollator
 from swim.data.sample import Sample
 from swim.data.tags import Span
 from swim.data.tokens import IGNORE, instance_tokens
 from swim.infer.generate import generation_inputs
+from swim.models.supervision import AttentionSupervisionConfig, fuse_layers, log_attention_maps
 
 # A word is a run of letters and digits; scripts that put no space between words have one for each character.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"

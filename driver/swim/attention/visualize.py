@@ -24,7 +24,6 @@ import numpy as np
 import torch
 import transformers
 from rich.console import Console
-from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
 
 from swim.attention.heat import NORMALISATIONS, behind_visual, choose_normalisation, colour_scale, heat_of
 from swim.attention.maps import Reading, Word, extract, read_words, recorded_answer_tokens
@@ -45,6 +44,7 @@ from swim.infer.load import load_for_inference
 from swim.infer.options import add_data_options, data_settings
 from swim.infer.questions import visual_record
 from swim.model_name import DEMO_MODEL
+from swim.models.supervision import supervision_of
 from swim.train.config import load_config
 
 console = Console(soft_wrap=True)
@@ -178,7 +178,7 @@ def _only_the_answer_is_tagged(record: Record) -> bool:
 def _layers(text: str | None, model_config) -> list[int]:
     """--layers as a list: "all", "2,7,12", or None for those of the checkpoint."""
     count = model_config.text_config.num_hidden_layers
-    config = AttentionSupervisionConfig.from_dict(getattr(model_config, "attention_supervision", None))
+    config = supervision_of(model_config)
     if text is not None:
         try:
             config.layers = list(range(count)) if text == "all" else [int(part) for part in text.split(",")]

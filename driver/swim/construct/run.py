@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from swim.concurrently import run_concurrently
 from swim.construct.checks import Refusal
 from swim.construct.inputs import InputFile, Item, items_of
 from swim.construct.outputs import ShardWriter
@@ -19,7 +20,6 @@ from swim.construct.rewriter import Outcome, Rewriter
 from swim.construct.tasks import Kind, NothingToRewrite, read_task
 from swim.errors import DataError
 from swim.files import write_atomically
-from swim.concurrently import run_concurrently
 from swim.llm import Asker, ServiceRefuses
 from swim.lock import alone_in
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from transformers import Qwen2_5_VLModel
 from transformers.video_utils import VideoMetadata
 
 from swim.data.chat import ChatText, render_chat
@@ -12,17 +11,8 @@ from swim.data.sample import Sample, SampleReader
 from swim.data.settings import DataSettings
 from swim.data.tokens import IGNORE, answer_tokens, instance_tokens
 from swim.errors import DataError, Reason
+from swim.models.family import family_of
 from swim.video.patches import with_fast_patches
-
-
-class _Positions:
-    """The model's own position rule without the model: its methods need nothing but the configuration."""
-
-    get_rope_index = Qwen2_5_VLModel.get_rope_index
-    get_vision_position_ids = Qwen2_5_VLModel.get_vision_position_ids
-
-    def __init__(self, config):
-        self.config = config
 
 
 class SwimCollator:
@@ -43,7 +33,7 @@ class SwimCollator:
         self.visual_ids = [model_config.image_token_id, model_config.video_token_id]
         vision = model_config.vision_config
         self.reader = SampleReader(settings, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-        self.position_rule = _Positions(model_config)
+        self.position_rule = family_of(model_config).position_rule(model_config)
 
     def __call__(self, rows: list) -> dict[str, torch.Tensor]:
         samples = [row if isinstance(row, Sample) else self.read(row) for row in rows]

@@ -14,7 +14,7 @@ import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoProcessor
 
 from swim.attention.grounding import GroundingScores, mean_maps, score_grounding
 from swim.attention.pictures import show_maps
@@ -26,6 +26,7 @@ from swim.data.tags import strip_tags
 from swim.demo.inputs import make_demo_inputs
 from swim.infer.generate import generate_answers
 from swim.lock import alone_in
+from swim.models.load import load_weights
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.report import plot_curves
 from swim.train.run import train
@@ -144,7 +145,7 @@ def read_held_out(path: Path, settings: DataSettings) -> HeldOut:
 
 def evaluate(model_path: Path, held_out: HeldOut, settings: DataSettings) -> Scores:
     """Pointing and inside, pointing with swapped questions, answers that are right to the letter, maps to picture."""
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(model_path).eval()
+    model = load_weights(model_path).eval()
     collator = SwimCollator(AutoProcessor.from_pretrained(model_path), model.config, settings)
     answers = list(generate_answers(model, collator, held_out.asked, max_new_tokens=16))
     right = sum(given == expected for given, expected in zip(answers, held_out.answers))

@@ -14,7 +14,6 @@ import statistics
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
 from rich.table import Table
 from tqdm import tqdm
 
@@ -32,6 +31,7 @@ from swim.files import write_atomically
 from swim.infer.answers import AnswerStore
 from swim.infer.remote import server_notes
 from swim.llm import Asker, AskFailed, Endpoint, ServiceRefuses
+from swim.processes import processes
 from swim.reply_cache import ReplyCache
 
 
@@ -162,7 +162,7 @@ def _run(options: argparse.Namespace) -> int:
     file = read_items(path, root_of(options, path), parse_bench_d, options.limit)
     questions = [as_question(key, item, item.question) for key, item in file.items.items()]
     answers = answer_all(options, file, questions, "the item's own question")
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return 0
     folder, cases, endpoint = Path(options.output), make_cases(file.items, answers), _judge_endpoint(options)
     say_estimate(cases, endpoint)

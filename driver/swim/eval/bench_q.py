@@ -10,7 +10,6 @@ import json
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
 from rich.table import Table
 
 from swim.command_line import command_parser
@@ -25,6 +24,7 @@ from swim.eval.stats import interval_words
 from swim.files import write_atomically
 from swim.infer.remote import server_notes
 from swim.llm import ServiceRefuses
+from swim.processes import processes
 
 
 def write_report(folder: Path, file: ItemFile, scored: list[dict], parser: str) -> dict:
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (DataError, ValueError, ServiceRefuses) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return 0
     folder = Path(options.output)
     report = write_report(folder, file, score_items(file.items, answers, options.parser), options.parser)

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from rich.console import Console
 
 from swim.data.root import DataRoot, add_root_options
@@ -20,6 +19,7 @@ from swim.infer.answers import Question
 from swim.infer.command import add_answer_options, answer_questions
 from swim.infer.questions import ItemFile, question_record
 from swim.model_name import check_model_name
+from swim.processes import processes
 
 console = Console(soft_wrap=True)
 
@@ -77,7 +77,7 @@ def answer_all(
     Raises ValueError when `--output` holds another evaluation, swim.llm.ServiceRefuses when the server gives up.
     """
     store = answer_questions(options, file, questions, prompt)
-    return store.finish(questions) if PartialState().is_main_process else None
+    return store.finish(questions) if processes().is_main_process else None
 
 
 def today() -> str:

@@ -16,7 +16,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from rich.table import Table
 
 from swim.attention.grounding import FIXED_THRESHOLD, FUSED, SCORES, THRESHOLDS, ground
@@ -35,6 +34,7 @@ from swim.infer.local import work_locally
 from swim.infer.options import add_data_options, data_settings
 from swim.infer.questions import ItemFile
 from swim.model_name import DEMO_MODEL, check_model_name
+from swim.processes import processes
 from swim.train.config import load_config
 
 KINDS = ("question", "answer", "all")
@@ -50,7 +50,7 @@ def score_file(
     """
     facts = {"file": file.path.name, "sha256": file.sha256, "records": len(file.items)}
     asked = {"model": model, "data": facts, "layers": layers, "reading": asdict(settings)}
-    state = PartialState()
+    state = processes()
     store = AnswerStore(folder, asked, state.process_index)
     questions = [Question(key, record) for key, record in file.items.items()]
 
@@ -258,7 +258,7 @@ def evaluate(options: argparse.Namespace) -> dict | None:
         name: score_file(model, file, settings, options.layers, folders[name], options.workers)
         for name, model in zip(names, options.model)
     }
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return None
     first = names[0]
     report = {

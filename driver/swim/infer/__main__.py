@@ -17,8 +17,6 @@ import json
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
-
 from swim.command_line import command_parser
 from swim.data.collator import SwimCollator
 from swim.data.records import Record, parse_record
@@ -34,6 +32,7 @@ from swim.infer.load import load_for_inference
 from swim.infer.options import data_settings
 from swim.infer.questions import read_questions, visual_record
 from swim.llm import ServiceRefuses
+from swim.processes import processes
 from swim.train.config import DemoOptions, load_config
 
 
@@ -73,7 +72,7 @@ def answer_one(options: argparse.Namespace) -> int:
         raise ValueError("--backend openai answers --batch only")
     settings = data_settings(options)
     record = asked_record(options, settings)
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return 0
     model, processor = load_for_inference(options.model)
     collator = SwimCollator(processor, model.config, settings)
@@ -90,7 +89,7 @@ def answer_batch(options: argparse.Namespace) -> int:
     file = read_questions(options.batch, root_of(options, options.batch))
     questions = [Question(key, record) for key, record in file.items.items()]
     store = answer_questions(options, file, questions, "the line's own prompt")
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return 0
     answers, errors = store.finish(questions), store.write_errors(questions)
     print(f"{len(answers)} of {len(questions)} questions are answered. Written: {store.folder / ANSWERS_FILE}")

@@ -3,8 +3,6 @@
 import argparse
 from dataclasses import asdict
 
-from accelerate import PartialState
-
 from swim.data.settings import DataSettings
 from swim.infer.answers import AnswerStore, Question
 from swim.infer.local import answer_locally
@@ -13,6 +11,7 @@ from swim.infer.questions import ItemFile
 from swim.infer.remote import answer_remotely
 from swim.llm import Asker, Endpoint
 from swim.model_name import DEMO_MODEL
+from swim.processes import processes
 from swim.reply_cache import ReplyCache
 
 
@@ -39,7 +38,7 @@ def answer_questions(
 
     Raises ValueError when `--output` holds another evaluation, swim.llm.ServiceRefuses when the server gives up.
     """
-    state, settings = PartialState(), data_settings(options)
+    state, settings = processes(), data_settings(options)
     store = AnswerStore(options.output, inference_settings(options, settings, file, prompt), state.process_index)
     if options.backend == "local":
         answer_locally(

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoProcessor
 from transformers.utils import is_flash_attn_2_available
 
 from swim.model_name import check_model_name
-from swim.train.model import merge_adapter
+from swim.models.load import load_weights
+from swim.processes import processes
 
 
 def load_for_inference(path: str | Path, device: torch.device | str | None = None):
@@ -19,18 +19,12 @@ def load_for_inference(path: str | Path, device: torch.device | str | None = Non
     Raises ValueError naming `path` when it cannot be loaded.
     """
     check_model_name(path)
-    device = torch.device(device) if device is not None else PartialState().device
+    device = torch.device(device) if device is not None else processes().device
     on_gpu = device.type == "cuda"
     attention = "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"
     options = {"dtype": torch.bfloat16 if on_gpu else torch.float32, "attn_implementation": attention}
     try:
-        if (Path(path) / "adapter_config.json").exists():
-            model = merge_adapter(path, **options)
-        else:
-            model_type = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
-            if model_type != "qwen2_5_vl":
-                raise ValueError(f"expected a Qwen2.5-VL model, found {model_type}")
-            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, **options)
+        model = load_weights(path, **options)
         processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"cannot load the model {path}: {str(error).splitlines()[0]}") from None

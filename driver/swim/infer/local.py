@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -15,6 +14,7 @@ from swim.errors import DataError
 from swim.infer.answers import AnswerStore, Question
 from swim.infer.generate import generate_answers
 from swim.infer.load import load_for_inference
+from swim.processes import processes
 
 
 class _Batches(torch.utils.data.Dataset):
@@ -69,7 +69,7 @@ def work_locally(
     however often the run was killed: padding changes the last digits of a model's arithmetic. A question whose video
     cannot be read becomes an error in the store.
     """
-    state = PartialState()
+    state = processes()
     state.wait_for_everyone()  # every process has read the store before anyone adds to it: all share the work alike
     size = range(0, len(questions), batch_size)
     batches = [questions[first : first + batch_size] for first in size]

@@ -5,10 +5,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate import PartialState
-
 from swim.data.settings import READING_FILE, DataSettings, describe_reading, find_reading
 from swim.model_name import check_model_name
+from swim.processes import processes
 
 
 def add_data_options(parser: argparse.ArgumentParser):
@@ -65,5 +64,5 @@ def _origin(model: str, found: tuple[DataSettings, str] | None, given: list[str]
 
 
 def _say(line: str):
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         print(line, file=sys.stderr)

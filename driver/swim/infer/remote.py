@@ -7,12 +7,12 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from swim.concurrently import run_concurrently
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
 from swim.errors import DataError
 from swim.files import write_atomically
 from swim.infer.answers import AnswerStore, Question
-from swim.concurrently import run_concurrently
 from swim.llm import Asker, AskFailed
 from swim.video.clip import Clip
 from swim.video.encoder import jpeg_uri

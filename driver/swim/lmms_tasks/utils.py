@@ -4,12 +4,12 @@ import json
 import os
 from pathlib import Path
 
+from swim.concurrently import run_concurrently
 from swim.data.bench import parse_bench_d, parse_bench_q
 from swim.eval.judge import judge
 from swim.eval.scores_d import make_cases, summarise
 from swim.eval.scores_q import score_items
 from swim.eval.scores_q import summarise as summarise_q
-from swim.concurrently import run_concurrently
 from swim.llm import Asker, AskFailed, Endpoint
 from swim.reply_cache import ReplyCache
 

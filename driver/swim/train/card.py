@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from swim.models.family import Family, families
 from swim.train.run_folder import CONFIG_FILE, FINISHED_FILE, MIXTURE_FILE
 
 _TEXT = """---
@@ -14,7 +15,7 @@ _TEXT = """---
 
 # {name}
 
-Qwen2.5-VL fine-tuned with SWIM ("See What I Mean", arXiv 2605.18018): the attention of a noun tagged `<ins>...</ins>` was
+{family} fine-tuned with SWIM ("See What I Mean", arXiv 2605.18018): the attention of a noun tagged `<ins>...</ins>` was
 supervised with the mask of the object that it names. At inference nothing is special: ask in ordinary words.
 
 {sections}
@@ -27,8 +28,12 @@ def write_card(folder: Path, run: Path):
     config = read_left(run / CONFIG_FILE)
     base = config.get("model_name_or_path")
     named = base if base and not Path(base).exists() else None  # a folder of this machine means nothing elsewhere
+    family = _family_of(folder)
     metadata = ModelCardData(
-        base_model=named, library_name="transformers", pipeline_tag="video-text-to-text", tags=["swim", "qwen2_5_vl"]
+        base_model=named,
+        library_name="transformers",
+        pipeline_tag="video-text-to-text",
+        tags=["swim", family.model_type],
     )
     sections = [
         values_section("Numbers", read_left(run / FINISHED_FILE) | read_left(run / "summary.json")),
@@ -36,7 +41,13 @@ def write_card(folder: Path, run: Path):
         values_section("Settings", {key: value for key, value in config.items() if key not in ("output_dir", "demo")}),
     ]
     name, text = folder.resolve().name, "\n".join(section for section in sections if section)
-    ModelCard(_TEXT.format(metadata=metadata.to_yaml(), name=name, sections=text)).save(folder / "README.md")
+    ModelCard(_TEXT.format(metadata=metadata.to_yaml(), name=name, family=family.title, sections=text)).save(folder / "README.md")
+
+
+def _family_of(folder: Path) -> Family:
+    """That of the weights there; an adapter's folder does not say it, and then it is the first one."""
+    kind = read_left(folder / "config.json").get("model_type")
+    return next((family for family in families() if family.model_type == kind), families()[0])
 
 
 def read_left(path: Path) -> dict:

@@ -15,14 +15,15 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoProcessor, PreTrainedModel
 
 from swim.command_line import command_parser
 from swim.data.settings import READING_FILE, find_reading, write_reading
 from swim.errors import DataError
 from swim.lock import alone_in
+from swim.models.family import family_of
+from swim.models.load import is_adapter, load_config, load_weights, merge_adapter
 from swim.train.card import write_card
-from swim.train.model import merge_adapter
 from swim.train.unpickling import listed_classes_only
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -55,27 +56,25 @@ def export(source: str | Path, output: str | Path, dtype: torch.dtype = torch.bf
     return output
 
 
-def _load(source: Path, run: Path, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
-    if (source / "adapter_config.json").exists():
+def _load(source: Path, run: Path, dtype: torch.dtype) -> PreTrainedModel:
+    if is_adapter(source):
         model = merge_adapter(source, run, dtype=torch.float32)  # a merge in bf16 would round the sum
         return model.to(dtype)
     if any(source.glob("*.safetensors")):
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(source, dtype=dtype)
+        return load_weights(source, dtype=dtype)
     if (source / "latest").exists():
         return _from_shards(source, run, dtype)
     raise ValueError(f"{source}: neither weights (*.safetensors) nor an adapter nor DeepSpeed's shards (latest)")
 
 
-def _from_shards(source: Path, run: Path, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
+def _from_shards(source: Path, run: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The model of a DeepSpeed checkpoint, from the float32 weights that its optimiser keeps."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint  # slow to import
 
-    config = AutoConfig.from_pretrained(
-        source if (source / "config.json").exists() else run, trust_remote_code=False
-    )
+    config = load_config(source if (source / "config.json").exists() else run)
     with listed_classes_only(source, deepspeed=True):
         weights = get_fp32_state_dict_from_zero_checkpoint(str(source))
-    model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=dtype)
+    model = family_of(config).model_class._from_config(config, dtype=dtype)
     tied = model.all_tied_weights_keys
     missing, unexpected = model.load_state_dict(weights, strict=False)
     if unexpected or set(missing) - set(tied):

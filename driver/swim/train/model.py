@@ -1,21 +1,16 @@
 """Loading what is trained: weights, processor, supervision options, what is frozen."""
 
-import json
-from pathlib import Path
-
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import LoraConfig
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
+from transformers import AutoProcessor
 from transformers.utils import is_flash_attn_2_available
 
+from swim.models.family import family_of
+from swim.models.load import load_config, load_weights
+from swim.models.supervision import AttentionSupervisionConfig
 from swim.train.config import ConfigError, LoraOptions, TrainConfig
-from swim.train.parts import choose_parts
-
-SUPERVISION_FILE = "attention_supervision.json"
-# The vision tower's MLP has the same module names, so the language model is named too.
-_LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+from swim.train.parameters import choose_parts
 
 
 def load_model(config: TrainConfig, bf16_deepspeed: bool):
@@ -25,16 +20,14 @@ def load_model(config: TrainConfig, bf16_deepspeed: bool):
     """
     name = config.model_name_or_path
     try:
-        model_config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        model_config = load_config(name)
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"model_name_or_path: cannot load {name}: {str(error).splitlines()[0]}") from None
-    if model_config.model_type != "qwen2_5_vl":
-        raise ConfigError(f"model_name_or_path: expected a Qwen2.5-VL model, found {model_config.model_type} in {name}")
     model_config.attention_supervision = resolve_supervision(model_config, config)
     dtype = {"auto": torch.bfloat16 if bf16_deepspeed else torch.float32}.get(config.dtype, config.dtype)
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        model = load_weights(
             name, config=model_config, dtype=dtype, attn_implementation=attention_implementation(config)
         )
     except (OSError, ImportError, ValueError, SafetensorError) as error:
@@ -67,27 +60,8 @@ def attention_implementation(config: TrainConfig) -> str:
     return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
 
 
-def lora_config(options: LoraOptions | None) -> LoraConfig | None:
+def lora_config(options: LoraOptions | None, model) -> LoraConfig | None:
     if options is None:
         return None
-    return LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=_LORA_TARGETS)
-
-
-def write_supervision(folder: str | Path, supervision: dict):
-    """Writes the options beside a LoRA adapter, whose folder holds no model config."""
-    (Path(folder) / SUPERVISION_FILE).write_text(json.dumps(supervision, indent=1) + "\n")
-
-
-def merge_adapter(folder: str | Path, run: str | Path | None = None, **options) -> Qwen2_5_VLForConditionalGeneration:
-    """The base model of a LoRA adapter's folder with the adapter merged in, and the supervision it was trained with.
-
-    run: where the supervision's file lies when it is not in `folder`. options: of `from_pretrained`.
-    """
-    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, **options)
-    model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    for place in (folder, run):
-        if place is not None and (Path(place) / SUPERVISION_FILE).exists():
-            model.config.attention_supervision = json.loads((Path(place) / SUPERVISION_FILE).read_text())
-            break
-    return model
+    targets = family_of(model.config).lora_targets
+    return LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)

@@ -15,7 +15,6 @@ from datasets import Dataset
 from rich.console import Console
 from torch import distributed
 from transformers.integrations import TensorBoardCallback
-from transformers.models.qwen2_5_vl.attention_supervision import AttentionSupervisionConfig
 from transformers.trainer_utils import TrainOutput, set_seed
 from trl import SFTConfig
 
@@ -24,14 +23,16 @@ from swim.data.mixture import Mixture, check_sources, load_annotated, load_mixtu
 from swim.data.settings import write_reading
 from swim.lock import FolderInUse, hold
 from swim.model_name import NoModel, check_model_name
+from swim.models.load import write_supervision
+from swim.models.supervision import AttentionSupervisionConfig
 from swim.train.card import write_card
 from swim.train.checkpoints import Checkpoints, FinishCheckpoints, problem, processes_of
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.estimate import Needs, check_room, estimate, numbers_of, sharing_of
 from swim.train.faults import saving, told_faults
 from swim.train.fusing import fuse_elementwise
-from swim.train.model import attention_implementation, load_model, lora_config, write_supervision
-from swim.train.parts import parts_table
+from swim.train.model import attention_implementation, load_model, lora_config
+from swim.train.parameters import parts_table
 from swim.train.report import REPORT_FILE, write_report
 from swim.train.run_folder import RunFolder, read_state
 from swim.train.signals import StopOnSignal, Stopped
@@ -168,7 +169,7 @@ def _make_trainer(
         train_dataset=mixture.dataset,
         eval_dataset=_evaluated(config),
         processing_class=processor,
-        peft_config=lora_config(config.lora),
+        peft_config=lora_config(config.lora, model),
         skipped=SkippedRecords(folder, config.max_bad_fraction, mixture.hashes),
         learning_rates=config.learning_rates,
         data_timeout_s=config.dataloader_timeout_s,

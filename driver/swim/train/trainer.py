@@ -13,7 +13,7 @@ from trl import SFTTrainer
 
 from swim.train.card import write_card
 from swim.train.faults import FiniteGuard, saving
-from swim.train.parts import optimizer_groups
+from swim.train.parameters import optimizer_groups
 from swim.train.skipping import COUNTS, SkippedRecords
 from swim.train.watch import StepClock, peak_memory_bytes
 
@@ -101,8 +101,7 @@ class SwimTrainer(SFTTrainer):
 
                 kind, options = DeepSpeedCPUAdam, {name: options[name] for name in ("lr", "betas", "eps")}
             decaying = set(self.get_decay_parameter_names(target))
-            named = target.named_parameters()
-            groups = optimizer_groups(named, decaying, self.args.weight_decay, self.learning_rates)
+            groups = optimizer_groups(target, decaying, self.args.weight_decay, self.learning_rates)
             shared = {name: value for name, value in options.items() if name != "lr"}
             self._group_options = [{**shared, "weight_decay": group["weight_decay"]} for group in groups]
             self.optimizer_cls_and_kwargs = kind, {**options, "params": groups}

@@ -1,0 +1,1 @@
+"""What is known of model families, and how a model of one is loaded."""
