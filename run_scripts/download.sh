@@ -5,4 +5,4 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$here/../setup.sh" ""
-exec "$SWIM_PYTHON" -m swim.download --dir "$SWIM_ROOT" "$@"
+exec "$SWIM_PYTHON" -m swim download --dir "$SWIM_ROOT" "$@"

@@ -4,4 +4,4 @@
 #   NPROC=8 bash run_scripts/infer.sh --model M --batch questions.jsonl --output DIR
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
-launch swim.infer "$@"
+launch swim infer "$@"

@@ -4,4 +4,4 @@
 #   NPROC=8 bash run_scripts/run_sft.sh --config run_scripts/configs/sft_7b.yaml
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
-launch swim.train --config "$SWIM_SCRIPTS/configs/sft_demo.yaml" "$@"
+launch swim train --config "$SWIM_SCRIPTS/configs/sft_demo.yaml" "$@"

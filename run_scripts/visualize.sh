@@ -3,4 +3,4 @@
 #   bash run_scripts/visualize.sh [--model M --base B --video V --prompt "What does the <ins>dog</ins> do?" ...]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
-launch swim.attention.visualize "$@"
+launch swim visualize "$@"

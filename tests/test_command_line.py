@@ -1,24 +1,21 @@
 """The commands' help, and Ctrl-C."""
 
-import importlib
 import re
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 
 import pytest
 
-COMMANDS = (
-    "attention.visualize construct.__main__ construct.from_masks construct.llava construct.review data.check download "
-    "eval.bench_d eval.bench_q eval.compare eval.grounding infer.__main__ train.export viewer.__main__"
-).split()
+from swim.cli import VERBS, main
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_a_sentence_and_a_default_for_every_option(command, capsys):
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"train"}))  # whose help is tests/train/test_key_help.py
+def test_help_has_a_sentence_and_a_default_for_every_option(verb, capsys):
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(f"swim.{command}").main(["--help"])
+        main([verb, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out.split("options:")[1]
     options = [" ".join(part.split()) for part in re.split(r"\n  (?=-)", text)[1:]]
@@ -28,9 +25,30 @@ def test_help_has_a_sentence_and_a_default_for_every_option(command, capsys):
 
 
 def test_ctrl_c_ends_in_one_line_even_while_a_command_is_loading():
-    process = subprocess.Popen([sys.executable, "-m", "swim.eval.grounding"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "swim", "grounding"], stderr=subprocess.PIPE, text=True)
     time.sleep(1.5)  # its imports take longer
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130) and "Traceback" not in errors
     assert errors.strip().splitlines()[-1] == "interrupted"
+
+
+def test_the_verbs_are_listed_at_once_without_torch():
+    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "swim", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and not re.search(r"\\| +(torch|transformers)$", done.stderr, re.MULTILINE)
+    for verb, (_, what) in VERBS.items():
+        assert re.search(rf"^  {verb} +{re.escape(what)}$", done.stdout, re.MULTILINE)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments", [[], ["trian"]])
+def test_what_is_no_verb_is_answered_with_those_there_are(arguments, capsys):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert "  train " in captured.out + captured.err and "Traceback" not in captured.err
+    assert not arguments or captured.err.startswith("error: no verb 'trian'\n")
+
+
+def test_the_installed_command_is_the_module():
+    (script,) = entry_points(group="console_scripts", name="swim")
+    assert script.load() is main

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from swim.download import first_of_each_kind, main
+from swim.cli.download import main
+from swim.download import first_of_each_kind
 
 from .hub import Hub
 
@@ -22,7 +23,9 @@ FILES = {
     "models/Qwen/Qwen2.5-VL-7B-Instruct": {"config.json": b'{"a": 1}'},
 }
 BENCH = ["data/NL-Refer/README.md", "data/NL-Refer/bench/refined-VideoRefer-Bench-D.json"]
-MODELS = [f"models/SWIM-7B/{name}" for name in FILES["models/BBBBCHAN/SWIM-7B"]] + ["models/Qwen2.5-VL-7B-Instruct/config.json"]
+MODELS = [f"models/SWIM-7B/{name}" for name in FILES["models/BBBBCHAN/SWIM-7B"]] + [
+    "models/Qwen2.5-VL-7B-Instruct/config.json"
+]
 TRAIN = [f"data/SWIM_data/{name}" for name in FILES["datasets/BBBBCHAN/SWIM_data"]]
 
 
@@ -34,14 +37,23 @@ def hub():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Function: runs `python -m swim.download` against the hub at a URL; output below tmp_path/out."""
+    """Function: runs `swim download` against the hub at a URL; output below tmp_path/out."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 
     def run(url: str, *arguments: str, code: str = "from swim.download import main") -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", f"import sys\n{code}\nsys.exit(main())", "--dir", str(tmp_path / "out"), *arguments]
-        return subprocess.run(command, env=os.environ | {"HF_ENDPOINT": url}, capture_output=True, text=True, timeout=120)
+        command = [
+            sys.executable,
+            "-c",
+            f"import sys\n{code}\nsys.exit(main())",
+            "--dir",
+            str(tmp_path / "out"),
+            *arguments,
+        ]
+        return subprocess.run(
+            command, env=os.environ | {"HF_ENDPOINT": url}, capture_output=True, text=True, timeout=120
+        )
 
     return run
 
@@ -79,8 +91,13 @@ def test_it_says_what_comes_before_it_comes_and_fetches_nothing_twice(hub, run):
     hub.requests.clear()
     second = run(hub.url, "--data", "--subset", "3")
     size = len(CAPTIONS["train/caption-0.json"])
-    assert f"BBBBCHAN/SWIM_data: 3 files, {(2 * size + 2) / 1e3:,.1f} kB, to fetch {(2 * size + 2) / 1e3:,.1f} kB" in first.stdout
-    assert f"BBBBCHAN/SWIM_data: 4 files, {(3 * size + 2) / 1e3:,.1f} kB, to fetch {size / 1e3:,.1f} kB" in second.stdout
+    assert (
+        f"BBBBCHAN/SWIM_data: 3 files, {(2 * size + 2) / 1e3:,.1f} kB, to fetch {(2 * size + 2) / 1e3:,.1f} kB"
+        in first.stdout
+    )
+    assert (
+        f"BBBBCHAN/SWIM_data: 4 files, {(3 * size + 2) / 1e3:,.1f} kB, to fetch {size / 1e3:,.1f} kB" in second.stdout
+    )
     assert first.stdout.index("to fetch") < first.stdout.index("free in") < first.stdout.index("complete")
     assert hub.fetched() == ["caption-2.json"]
 
@@ -101,7 +118,10 @@ def test_offline(run, tmp_path, monkeypatch):
         url = gone.url
     result = run(url, "--bench-only")
     assert result.returncode == 1 and result.stdout == "" and there(tmp_path) == []
-    assert result.stderr.startswith(f"error: BBBBCHAN/NL-Refer: no whole answer from {url} (") and "HF_ENDPOINT" in result.stderr
+    assert (
+        result.stderr.startswith(f"error: BBBBCHAN/NL-Refer: no whole answer from {url} (")
+        and "HF_ENDPOINT" in result.stderr
+    )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = run(url, "--bench-only")
     assert result.returncode == 1 and "unset HF_HUB_OFFLINE" in result.stderr and "Traceback" not in result.stderr
@@ -110,7 +130,11 @@ def test_offline(run, tmp_path, monkeypatch):
 def test_a_repository_that_is_not_there(hub, run):
     del hub.files["models/BBBBCHAN/SWIM-7B"]
     result = run(hub.url, "--model")
-    assert result.returncode == 1 and result.stderr.startswith("error: BBBBCHAN/SWIM-7B: 404 ") and "HF_TOKEN" in result.stderr
+    assert (
+        result.returncode == 1
+        and result.stderr.startswith("error: BBBBCHAN/SWIM-7B: 404 ")
+        and "HF_TOKEN" in result.stderr
+    )
 
 
 def test_a_disk_that_is_too_small(hub, run, tmp_path):
@@ -150,7 +174,9 @@ def test_the_script_passes_on_what_it_is_given(hub, tmp_path, run):
     setup = f'SWIM_ROOT="{tmp_path}/repository"\nSWIM_PYTHON="{sys.executable}"\n'
     (tmp_path / "repository/setup.sh").write_text(setup)
     environment = os.environ | {"HF_ENDPOINT": hub.url}
-    result = subprocess.run(["bash", str(script), "--bench-only"], env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        ["bash", str(script), "--bench-only"], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     assert there(tmp_path / "repository/data") == sorted(name.removeprefix("data/") for name in BENCH)
     assert subprocess.run(["bash", "-n", str(SCRIPT)]).returncode == 0

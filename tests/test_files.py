@@ -15,7 +15,7 @@ from swim.data.settings import READING_FILE, find_reading
 from swim.data.skip_list import SkipList
 from swim.data.streaming import stream_records
 from swim.errors import DataError, Reason
-from swim.eval.command import read_items
+from swim.eval.items import read_items
 from swim.files import append_json_lines, cannot_read, human_bytes, read_json_lines
 from swim.infer.questions import read_questions
 from swim.lmms_tasks.__main__ import prepare_items
@@ -88,7 +88,11 @@ def _unreadable(path: Path):
 FAULTS = {
     "no answer from the disk": (lambda path: path.symlink_to("/proc/self/mem"), "Input/output error", Reason.NOT_READ),
     "a pipe that nobody fills": (os.mkfifo, "found a pipe or device", Reason.UNREADABLE),
-    "a device that never ends": (lambda path: path.symlink_to("/dev/zero"), "found a pipe or device", Reason.UNREADABLE),
+    "a device that never ends": (
+        lambda path: path.symlink_to("/dev/zero"),
+        "found a pipe or device",
+        Reason.UNREADABLE,
+    ),
     "a folder": (Path.mkdir, "Is a directory", Reason.UNREADABLE),
     "a loop": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links", Reason.UNREADABLE),
     "another user's": (_unreadable, "Permission denied; let this user read it", Reason.UNREADABLE),

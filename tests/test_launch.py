@@ -34,7 +34,9 @@ def test_an_error_of_the_processes_is_followed_by_one_line(tmp_path):
 def test_a_process_that_is_killed_is_named_and_its_status_kept():
     done = launch("--no-python", "bash", "-c", "[ $RANK = 1 ] && kill -9 $BASHPID; sleep 30")
     assert done.returncode == 128 + signal.SIGKILL
-    assert "error: process 1 of this run (pid " in done.stderr and "was killed by SIGKILL: out of memory?" in done.stderr
+    assert (
+        "error: process 1 of this run (pid " in done.stderr and "was killed by SIGKILL: out of memory?" in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -46,7 +48,17 @@ def test_the_status_is_that_of_the_processes(status, told):
 
 
 def test_a_signal_reaches_the_processes_and_ends_in_no_traceback(tmp_path):
-    command = [sys.executable, "-m", "swim.launch", "--standalone", "--nproc_per_node", "2", "--no-python", "bash", "-c"]
+    command = [
+        sys.executable,
+        "-m",
+        "swim.launch",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "--no-python",
+        "bash",
+        "-c",
+    ]
     script = f"trap 'touch {tmp_path}/stopped_$RANK; exit 143' TERM; touch {tmp_path}/begun_$RANK; while true; do sleep 0.1; done"
     process = subprocess.Popen([*command, script], stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60

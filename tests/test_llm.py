@@ -72,7 +72,9 @@ REFUSALS = {
     "wrong key": Answer(status=401, error={"message": "bad key sk-secret", "type": "x", "code": "invalid_api_key"}),
     "no permission": Answer(status=403),
     "no such model": Answer(status=404),
-    "no quota": Answer(status=429, error={"message": "pay", "type": "insufficient_quota", "code": "insufficient_quota"}),
+    "no quota": Answer(
+        status=429, error={"message": "pay", "type": "insufficient_quota", "code": "insufficient_quota"}
+    ),
 }
 
 
@@ -195,7 +197,15 @@ def body(message, finish: str = "stop", **more) -> Answer:
 GIVEN = {
     "a list of parts": (body({"content": [{"type": "text", "text": "fo"}, {"type": "text", "text": "ur"}]}), "four"),
     "thinking parts": (
-        body({"content": [{"type": "thinking", "thinking": "2 + 2"}, {"type": "reasoning", "text": "hm"}, {"type": "text", "text": "four"}]}),
+        body(
+            {
+                "content": [
+                    {"type": "thinking", "thinking": "2 + 2"},
+                    {"type": "reasoning", "text": "hm"},
+                    {"type": "text", "text": "four"},
+                ]
+            }
+        ),
         "four",
     ),
     "texts in a list": (body({"content": ["fo", "ur", {"type": "image_url"}, None, 3]}), "four"),
@@ -234,7 +244,10 @@ ODD = {
     "content a number": (body({"content": 4}), "the reply is empty"),
     "no message": (Answer(body=b'{"choices": [{}]}'), "the reply is empty"),
     "a choice that is text": (Answer(body=b'{"choices": ["four"]}'), "no choices in the reply"),
-    "choices null": (Answer(body=b'{"choices": null, "note": "busy"}'), 'no choices in the reply: {"choices": null, "note": "busy"}'),
+    "choices null": (
+        Answer(body=b'{"choices": null, "note": "busy"}'),
+        'no choices in the reply: {"choices": null, "note": "busy"}',
+    ),
     "a text": (Answer(body=b'"four"'), "expected a JSON object, found four"),
     "a list": (Answer(body=b'["four"]'), 'expected a JSON object, found ["four"]'),
     "a number": (Answer(body=b"4"), "expected a JSON object, found 4"),
@@ -247,9 +260,18 @@ ODD = {
         Answer(body=b'{"choices": [{"error": {"code": 502, "message": "upstream failed"}, "message": null}]}'),
         "upstream failed",
     ),
-    "a refusal": (body({"content": None, "refusal": "I cannot help with that."}), "the model refuses: I cannot help with that."),
-    "a filter": (body({"content": ""}, "content_filter"), "content filter stopped the reply (finish_reason: content_filter)"),
-    "the limit": (body({"content": ""}, "length"), "the reply ends at max_tokens before any text (finish_reason: length)"),
+    "a refusal": (
+        body({"content": None, "refusal": "I cannot help with that."}),
+        "the model refuses: I cannot help with that.",
+    ),
+    "a filter": (
+        body({"content": ""}, "content_filter"),
+        "content filter stopped the reply (finish_reason: content_filter)",
+    ),
+    "the limit": (
+        body({"content": ""}, "length"),
+        "the reply ends at max_tokens before any text (finish_reason: length)",
+    ),
     "the limit in thought": (
         body({"content": "<think>2 + 2"}, "length"),
         "the reply ends at max_tokens while it was thinking (finish_reason: length)",
@@ -337,7 +359,9 @@ def test_a_retry_after_that_is_no_time_is_passed_over(make_asker, asked):
 NEWER = {
     "max_tokens": (
         lambda r: "max_tokens" in r,
-        {"message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."},
+        {
+            "message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        },
         "max_completion_tokens instead of max_tokens",
     ),
     "max_tokens of a validator": (
@@ -384,7 +408,7 @@ def test_what_a_server_does_not_take_is_left_out_once_and_told(make_asker, name,
 
 def test_a_server_that_takes_none_of_it(make_asker):
     def behave(request):
-        for name, _, error in ((n, u, e) for n, (u, e, _) in NEWER.items() if u(request)):
+        for error in (error for unsupported, error, _ in NEWER.values() if unsupported(request)):
             return Answer(status=400, error=error)
         return "four"
 

@@ -18,6 +18,7 @@ from swim.lock import LOCK_FILE, FolderInUse, alone_in, hold
 from .construct.records import conversation
 from .holding import held_by_another
 
+
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds `tmp_path / "run"`."""

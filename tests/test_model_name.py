@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from swim.infer.__main__ import main as infer
+from swim.cli.infer import main as infer
 from swim.model_name import DEMO_MODEL, NoModel, check_model_name
 
 
@@ -47,11 +47,11 @@ def test_a_model_and_a_hubs_name_pass(folder, name):
 
 def test_nothing_is_made_for_a_model_that_is_not_there(folder, capsys):
     """The demo's 2,200 clips were drawn into whatever folder a command without arguments was given in."""
-    from swim.attention.visualize import main as visualize
-    from swim.eval.bench_d import main as bench_d
-    from swim.eval.bench_q import main as bench_q
-    from swim.eval.grounding import main as grounding
-    from swim.viewer.__main__ import main as viewer
+    from swim.cli.bench_d import main as bench_d
+    from swim.cli.bench_q import main as bench_q
+    from swim.cli.grounding import main as grounding
+    from swim.cli.viewer import main as viewer
+    from swim.cli.visualize import main as visualize
 
     before = sorted(folder.rglob("*"))
     for command in (infer, visualize, bench_q, bench_d, grounding, viewer):

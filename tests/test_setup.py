@@ -26,7 +26,11 @@ def locked(path: str) -> dict[str, Requirement]:
     """What a lock file asks for on this machine, by name."""
     text = (REPOSITORY / path).read_text()
     found = [Requirement(line.rstrip(" \\")) for line in text.splitlines() if re.match(r"[a-z0-9]", line)]
-    return {requirement.name: requirement for requirement in found if not requirement.marker or requirement.marker.evaluate()}
+    return {
+        requirement.name: requirement
+        for requirement in found
+        if not requirement.marker or requirement.marker.evaluate()
+    }
 
 
 @pytest.mark.parametrize("path", LOCKS)
@@ -60,7 +64,11 @@ def test_the_drivers_own_pins_are_in_its_lock():
     project = tomllib.loads((REPOSITORY / "driver/pyproject.toml").read_text())["project"]
     pins = [Requirement(line) for line in project["dependencies"]]
     lock = locked("driver/requirements.lock")
-    assert {pin.name: str(pin.specifier) for pin in pins if str(lock[canonicalize_name(pin.name)].specifier) != str(pin.specifier)} == {}
+    assert {
+        pin.name: str(pin.specifier)
+        for pin in pins
+        if str(lock[canonicalize_name(pin.name)].specifier) != str(pin.specifier)
+    } == {}
 
 
 @pytest.fixture
@@ -87,7 +95,9 @@ def test_a_machine_without_python_is_told_in_one_line(lonely):
 @pytest.mark.parametrize("name", ["VIRTUAL_ENV", "CONDA_PREFIX"])
 def test_an_environment_that_is_gone_is_told_in_one_line(lonely, tmp_path, name):
     status, (line,) = lonely(**{name: str(tmp_path / "gone"), "CONDA_DEFAULT_ENV": "work"})
-    assert status == 1 and line.startswith(f"setup: {tmp_path}/gone/bin/python is no Python") and f"unset {name}" in line
+    assert (
+        status == 1 and line.startswith(f"setup: {tmp_path}/gone/bin/python is no Python") and f"unset {name}" in line
+    )
 
 
 def test_help_makes_no_environment(tmp_path):

@@ -60,7 +60,10 @@ def eager(model, inputs, spans):
     model.set_attn_implementation({"text_config": "eager"})
     visual = inputs["input_ids"][0] == model.config.video_token_id
     attentions = model.model(**inputs, output_attentions=True, use_cache=False).attentions
-    rows = [torch.stack([attentions[layer][0, :, start:end].mean((0, 1)) for start, end in spans]) for layer in _layers(model)]
+    rows = [
+        torch.stack([attentions[layer][0, :, start:end].mean((0, 1)) for start, end in spans])
+        for layer in _layers(model)
+    ]
     model.set_attn_implementation({"text_config": "sdpa"})
     return torch.stack(rows, 1)[..., visual]
 
@@ -73,7 +76,9 @@ def measure(model, tokens: int, options) -> dict:
     spans = [(length - number - 1, length - number) for number in range(options.words)]
     text = model.config.text_config
     eager_bytes = text.num_hidden_layers * text.num_attention_heads * length**2 * model.dtype.itemsize
-    ways = {"forward": forward, "maps": maps, "generate": generate} | ({"eager": eager} if eager_bytes < MOST_EAGER_BYTES else {})
+    ways = {"forward": forward, "maps": maps, "generate": generate} | (
+        {"eager": eager} if eager_bytes < MOST_EAGER_BYTES else {}
+    )
     works = {name: partial(way, model, inputs, spans) for name, way in ways.items()}
     result = {"tokens": length, "peak_bytes": {name: peak_bytes(work, model.device) for name, work in works.items()}}
     seconds = interleaved_seconds(works, model.device, options.repeats)

@@ -177,7 +177,9 @@ def open_mixture(folder: Path, config: Path) -> dict:
 
 def private_while_reading(folder: Path, config: Path, options, checkpoints: list[int]) -> list[dict]:
     """Private bytes of all ranks and workers together, when so many rows are read."""
-    ranks = [start(folder, "rank", config, n, options.ranks, options.workers, *checkpoints) for n in range(options.ranks)]
+    ranks = [
+        start(folder, "rank", config, n, options.ranks, options.workers, *checkpoints) for n in range(options.ranks)
+    ]
     measured = []
     for checkpoint in checkpoints:
         pids = [pid for rank in ranks for pid in json.loads(rank.stdout.readline())]
@@ -231,7 +233,9 @@ def main():
     parser.add_argument("--records", type=int, default=250_000)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--workers", type=int, default=4, help="DataLoader workers of a rank")
-    parser.add_argument("--reads", type=int, nargs="+", default=[2_000, 20_000], help="rows read when memory is measured")
+    parser.add_argument(
+        "--reads", type=int, nargs="+", default=[2_000, 20_000], help="rows read when memory is measured"
+    )
     parser.add_argument("--folder", type=Path, default=Path("output/data_scale"))
     options = parser.parse_args()
     import datasets

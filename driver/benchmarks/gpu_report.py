@@ -172,7 +172,11 @@ def _maps(found: dict) -> list[str]:
 
 
 def _feeding(found: dict) -> list[str]:
-    return ["Feeding", "", *_table(["workers", "samples/s"], [list(row) for row in found["samples_per_second"].items()])]
+    return [
+        "Feeding",
+        "",
+        *_table(["workers", "samples/s"], [list(row) for row in found["samples_per_second"].items()]),
+    ]
 
 
 TABLES = {"tests": _tests, "overhead": _overhead, "training_step": _training_step, "maps": _maps, "feeding": _feeding}
@@ -192,7 +196,13 @@ def main() -> int:
     options.output = options.output.resolve()
     options.output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    report = {"rehearsal": options.rehearse, "environment": environment(), "parts": {}, "did_not_run": {}, "seconds": {}}
+    report = {
+        "rehearsal": options.rehearse,
+        "environment": environment(),
+        "parts": {},
+        "did_not_run": {},
+        "seconds": {},
+    }
     for part in options.parts:
         start = time.monotonic()
         left = options.minutes * 60 - (start - began)

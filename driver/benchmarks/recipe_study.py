@@ -290,7 +290,12 @@ def plot(results: list[dict], path: Path):
             if values:
                 axis.plot(steps, [statistics.mean(v) for v in values], color=colour, label=rule)
                 axis.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.12)
-        axis.set(title=STUDIES[name].title, xlabel="step", ylim=(0, 1), ylabel="answers right" if score == "answers" else score)
+        axis.set(
+            title=STUDIES[name].title,
+            xlabel="step",
+            ylim=(0, 1),
+            ylabel="answers right" if score == "answers" else score,
+        )
         axis.grid(alpha=0.3)
     handles = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(handles.values(), handles, ncols=len(handles), fontsize=8, loc="lower center")
@@ -324,7 +329,9 @@ def main():
             for result in tqdm(trials, total=len(jobs), desc="trials", unit="trial"):
                 results.append(result)
                 last = {name: round(value, 3) for name, value in result["curve"][-1].items()}
-                tqdm.write(f"{result['study']}, {result['rule']}, seed {result['seed']}: {last}, {result['cpu_seconds']} s")
+                tqdm.write(
+                    f"{result['study']}, {result['rule']}, seed {result['seed']}: {last}, {result['cpu_seconds']} s"
+                )
     summary = {
         "trials": results,
         "cpu_minutes": round(sum(result["cpu_seconds"] for result in results) / 60, 1),

@@ -1,15 +1,8 @@
-"""Brings weights and data from the hub: `python -m swim.download --help`.
+"""Weights and data from the hub, whole and resumable."""
 
-Everything goes below --dir: data/NL-Refer (benchmarks, scripts), data/SWIM_data (training records), models/SWIM-7B and
-models/Qwen2.5-VL-7B-Instruct (what training starts from). HF_ENDPOINT names a mirror, HF_TOKEN an account. What is there
-already stays; a download that was cut off goes on where it was when the same command is given again.
-"""
-
-import argparse
 import glob
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +10,6 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.file_download import DryRunFileInfo
 
-from swim.command_line import RawHelp, command_parser
 from swim.files import human_bytes
 
 
@@ -42,12 +34,12 @@ class HubError(Exception):
     """The hub cannot be used; `str(error)` says why and what to do."""
 
 
-def chosen(options: argparse.Namespace) -> list[Repository]:
-    """What the options ask for; without any everything, with --subset alone the data."""
-    if not (options.model or options.data or options.bench_only):
-        return [BENCH, TRAIN] + (MODELS if options.subset is None else [])
-    data = [BENCH, TRAIN] if options.data else [BENCH] if options.bench_only else []
-    return data + (MODELS if options.model else [])
+def chosen(model: bool, data: bool, bench_only: bool, subset: int | None) -> list[Repository]:
+    """What the command's flags ask for; without any everything, with a subset alone the data."""
+    if not (model or data or bench_only):
+        return [BENCH, TRAIN] + (MODELS if subset is None else [])
+    files = [BENCH, TRAIN] if data else [BENCH] if bench_only else []
+    return files + (MODELS if model else [])
 
 
 def first_of_each_kind(names: list[str], count: int) -> list[str]:
@@ -119,33 +111,3 @@ def _explain(error: Exception) -> str:
         f"no whole answer from {constants.ENDPOINT} ({' '.join(str(causes[-1]).split())}). Check the connection, name a "
         "mirror with HF_ENDPOINT, unset HF_HUB_OFFLINE; then give the same command again"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, found {text!r}")
-    return int(text)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(__doc__, "download.sh")
-    parser.description, parser.formatter_class = __doc__, RawHelp
-    parser.add_argument("--model", action="store_true", help="SWIM-7B and Qwen2.5-VL-7B-Instruct, 17 GB each")
-    parser.add_argument("--data", action="store_true", help="benchmarks and training records")
-    parser.add_argument("--bench-only", action="store_true", help="of the data the benchmarks alone")
-    subset = "of the data the first N shards of each kind, for a first try"
-    parser.add_argument("--subset", type=_count, metavar="N", help=subset)
-    parser.add_argument("--dir", type=Path, default=Path(), help="where everything goes")
-    options = parser.parse_args(arguments)
-    if options.data and options.bench_only:
-        parser.error("--data and --bench-only: give one of them")
-    try:
-        download(chosen(options), options.dir, options.subset)
-    except HubError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -65,6 +65,6 @@ class DataError(Exception):
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
-    """"; did you mean 'known'?" for a word that is nearly one of them, else ""."""
+    """ "; did you mean 'known'?" for a word that is nearly one of them, else ""."""
     close = difflib.get_close_matches(key, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

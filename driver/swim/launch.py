@@ -1,6 +1,6 @@
 """Starts a module in several processes, as torchrun does, but reports a failure in one line.
 
-    python -m swim.launch --nproc_per_node 2 --standalone -m swim.train --config FILE
+    python -m swim.launch --nproc_per_node 2 --standalone -m swim train --config FILE
 
 Exits with the status of the process that failed first, or with 128 plus the signal's number after a signal.
 """

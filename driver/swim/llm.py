@@ -33,8 +33,25 @@ _ADAPTATIONS = {
     "temperature": "no temperature: the server's default",
     "response_format": "no response_format: the prompt asks for JSON",
 }
-_SCHEMA_WORDS = ("response_format", "response format", "json_schema", "json schema", "json_object", "structured", "guided")
-_NOT_TAKEN = ("not supported", "unsupported", "not permitted", "unexpected", "unknown", "unrecognized", "instead", "extra")
+_SCHEMA_WORDS = (
+    "response_format",
+    "response format",
+    "json_schema",
+    "json schema",
+    "json_object",
+    "structured",
+    "guided",
+)
+_NOT_TAKEN = (
+    "not supported",
+    "unsupported",
+    "not permitted",
+    "unexpected",
+    "unknown",
+    "unrecognized",
+    "instead",
+    "extra",
+)
 _TOO_MUCH = ("too large", "too long", "maximum context", "context length", "exceed")
 
 

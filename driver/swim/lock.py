@@ -32,7 +32,9 @@ def hold(folder: str | Path) -> SoftFileLease:
     owner = lease.owner
     if not lease.is_locked and owner is not None and owner.hostname != socket.gethostname():
         patience += LEASE_S
-        print(f"{folder} was claimed by {_name(owner)}: watching it for a sign of life, {LEASE_S:.0f} s", file=sys.stderr)
+        print(
+            f"{folder} was claimed by {_name(owner)}: watching it for a sign of life, {LEASE_S:.0f} s", file=sys.stderr
+        )
     try:
         lease.acquire(timeout=patience)
     except Timeout:
@@ -63,4 +65,6 @@ def _refusal(folder: Path, owner) -> str:
 
 
 def _warn(loss):
-    sys.stderr.write(f"\nwarning: {loss.lock_file}: the claim on this folder is lost ({loss.reason}); another may write there\n")
+    sys.stderr.write(
+        f"\nwarning: {loss.lock_file}: the claim on this folder is lost ({loss.reason}); another may write there\n"
+    )

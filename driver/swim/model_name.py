@@ -25,7 +25,11 @@ def check_model_name(name: str | Path):
             f"no model at {DEMO_MODEL} yet: name one with --model, or train the demo's with run_scripts/run_sft.sh; "
             f"the path is relative to the folder you are in, {Path.cwd()}"
         )
-    elif not _HUB_NAME.fullmatch(str(name)) or str(name).startswith(".") or (len(path.parts) > 1 and path.parent.is_dir()):
+    elif (
+        not _HUB_NAME.fullmatch(str(name))
+        or str(name).startswith(".")
+        or (len(path.parts) > 1 and path.parent.is_dir())
+    ):
         raise NoModel(f"cannot load the model {name}: no such folder; expected one, or a name on the hub")
 
 

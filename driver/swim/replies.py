@@ -103,7 +103,9 @@ def _as_object(content: bytes) -> dict:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        raise BadReply(f"expected JSON, found {_shown(text) if text.strip() else 'an empty body'}", again=True) from None
+        raise BadReply(
+            f"expected JSON, found {_shown(text) if text.strip() else 'an empty body'}", again=True
+        ) from None
     if not isinstance(body, dict):
         raise BadReply(f"expected a JSON object, found {_shown(body)}", again=True)
     return body

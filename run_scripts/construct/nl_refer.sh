@@ -3,4 +3,4 @@
 #   bash run_scripts/construct/nl_refer.sh --input videorefer-*.json --output DIR --model M [--base_url URL]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
-launch swim.construct "$@"
+launch swim construct "$@"

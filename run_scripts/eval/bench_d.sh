@@ -3,4 +3,4 @@
 #   bash run_scripts/eval/bench_d.sh --model M --questions FILE --output DIR --judge gpt-4o-2024-11-20
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
-launch swim.eval.bench_d "$@"
+launch swim bench-d "$@"

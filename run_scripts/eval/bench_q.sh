@@ -5,4 +5,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
 (( $# )) || set -- --batch_size 16 # the demo's model is small
-launch swim.eval.bench_q "$@"
+launch swim bench-q "$@"

@@ -4,4 +4,4 @@
 #   NPROC=8 bash run_scripts/eval/grounding.sh --model Qwen/Qwen2.5-VL-7B-Instruct output/swim-7b --data FILE ...
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../launch.sh"
-launch swim.eval.grounding "$@"
+launch swim grounding "$@"

@@ -171,7 +171,7 @@ def rewritten(held_out, tmp_path, change) -> str:
 
 
 def test_a_record_whose_answer_alone_is_tagged_is_shown_teacher_forced(tiny_model_dir, held_out, tmp_path, capsys):
-    """As `swim.construct.from_masks` writes them."""
+    """As `swim from-masks` writes them."""
 
     def tag_answer(raw):
         raw["conversations"] = [

@@ -55,7 +55,15 @@ def test_ratios_are_those_of_the_measured_numbers(rehearsed):
 
 
 def test_a_part_that_fails_stops_no_other_one(tmp_path):
-    command = [sys.executable, str(REPORT), "--rehearse", "--output", str(tmp_path), "--stock", str(tmp_path / "nothing")]
+    command = [
+        sys.executable,
+        str(REPORT),
+        "--rehearse",
+        "--output",
+        str(tmp_path),
+        "--stock",
+        str(tmp_path / "nothing"),
+    ]
     done = subprocess.run([*command, "--parts", "training_step", "tests"], capture_output=True, text=True)
     report = json.loads((tmp_path / "gpu_report.json").read_text())
     assert done.returncode == 1 and set(report["parts"]) == {"tests"}

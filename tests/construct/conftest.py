@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from swim.construct.__main__ import main
+from swim.cli.construct import main
 
 from ..chat_server import ChatServer
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from swim.construct.from_masks import main, tagged
+from swim.cli.from_masks import main
+from swim.construct.from_masks import tagged
 from swim.construct.mask_files import VideoFacts, read_masks
 from swim.data.records import parse_record
 from swim.errors import DataError, Reason
@@ -297,7 +298,9 @@ def grey_png(indices: np.ndarray, bits: int) -> bytes:
     height, width = indices.shape
     parts = np.unpackbits(indices[..., None], axis=2)[..., 8 - bits :].reshape(height, -1)
     rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in parts)
-    return b"\x89PNG\r\n\x1a\n" + header(width, height, bits) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + header(width, height, bits) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
 
 
 def header(width: int, height: int, bits: int = 8) -> bytes:
@@ -476,11 +479,23 @@ def test_an_sa_v_file_of_another_shape_is_named(video, tmp_path, content, capsys
 
 def test_a_table_of_another_encoding_or_with_an_endless_field_is_named(video, tmp_path, capsys):
     masks, table = write_palette(tmp_path / "masks"), tmp_path / "p.csv"
-    flags = ["--video", str(video), "--masks", str(masks), "--output", str(tmp_path / "o.json"), "--phrases", str(table)]
+    flags = [
+        "--video",
+        str(video),
+        "--masks",
+        str(masks),
+        "--output",
+        str(tmp_path / "o.json"),
+        "--phrases",
+        str(table),
+    ]
     for content, message in (
         ("instance,phrase\n1,dog\n".encode("utf-16"), "expected UTF-8, found UTF-16; save the file as UTF-8"),
         ("instance,phrase\n1,café\n".encode("latin-1"), "expected UTF-8, found"),
-        (b'instance,phrase\n1,"' + b"x" * 200_000 + b'"\n', "malformed CSV after line 1: field larger than field limit"),
+        (
+            b'instance,phrase\n1,"' + b"x" * 200_000 + b'"\n',
+            "malformed CSV after line 1: field larger than field limit",
+        ),
         (b"", "expected the columns instance and phrase, found none"),
     ):
         table.write_bytes(content)

@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from swim.construct.llava import even_quotas, main
+from swim.cli.llava import main
+from swim.construct.llava import even_quotas
 from swim.data.records import parse_record
 
 from ..video.clips import pictures, write_video

@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from swim.construct.review import main, sample_records
+from swim.cli.review import main
+from swim.construct.review import sample_records
 
 from ..video.clips import pictures, write_video
 from .records import annotation

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 from transformers import AutoConfig
 
-from swim.construct.__main__ import main
+from swim.cli.construct import main
 from swim.construct.rewriter import Rewriter, RewriteSettings
 from swim.construct.tasks import read_task
 from swim.data import check

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from swim.construct.__main__ import main
+from swim.cli.construct import main
 from swim.construct.checks import Refusal
 from swim.data.bench import parse_bench_d, parse_bench_q
 from swim.data.records import parse_record
@@ -296,7 +296,7 @@ def test_killed_runs_end_in_the_same_files_and_pay_once(flags, write, tmp_path, 
         questions = len(asked)
         asked.clear()
         hang_s = 0.05
-        command = [sys.executable, "-m", "swim.construct", *flags(server, path, output="broken", **options)]
+        command = [sys.executable, "-m", "swim", "construct", *flags(server, path, output="broken", **options)]
         cache = tmp_path / "broken" / "replies.sqlite"
         for _ in range(kills):
             paid, before = paid_questions(cache, asked), len(asked)

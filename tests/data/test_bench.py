@@ -71,14 +71,20 @@ BAD_Q = {
     "a number among the options": ({"options": ["(A) a", 3]}, "options.1: .*found 3"),
     "an empty option": ({"options": ["(A) a", ""]}, "options.1: "),
     "another answer": ({"Answer": "Flying"}, "Answer: expected one of the options .*found 'Flying'"),
-    "a letter that is not there": ({"Answer": "(C) Flying"}, r"Answer: expected one of the options .*found '\(C\) Flying'"),
+    "a letter that is not there": (
+        {"Answer": "(C) Flying"},
+        r"Answer: expected one of the options .*found '\(C\) Flying'",
+    ),
     "no question": ({"Question": None}, "Question: Field required"),
     "no answer": ({"Answer": None}, "Answer: Field required"),
     "no type": ({"type": None}, "type: Field required"),
     "type a number": ({"type": 3}, "type: .*found 3"),
     "no video": ({"video": None}, "video: Field required"),
     "video a number": ({"video": 3}, "video: expected a path, or a list .*found 3"),
-    "frame no number": ({"annotation": [{"x": {"segmentation": RLE}}]}, "annotation.0.x: expected a frame number .*found 'x'"),
+    "frame no number": (
+        {"annotation": [{"x": {"segmentation": RLE}}]},
+        "annotation.0.x: expected a frame number .*found 'x'",
+    ),
     "rate": ({"fps": -1}, "fps: .*found -1"),
 }
 BAD_D = {
@@ -90,7 +96,9 @@ BAD_D = {
 }
 
 
-@pytest.mark.parametrize(("parse", "raw", "bad"), [(parse_bench_q, Q, BAD_Q), (parse_bench_d, D, BAD_D)], ids=["q", "d"])
+@pytest.mark.parametrize(
+    ("parse", "raw", "bad"), [(parse_bench_q, Q, BAD_Q), (parse_bench_d, D, BAD_D)], ids=["q", "d"]
+)
 def test_bad_items_are_named(parse, raw, bad):
     for changes, message in bad.values():
         with pytest.raises(DataError, match=message) as error:
@@ -100,7 +108,10 @@ def test_bad_items_are_named(parse, raw, bad):
 
 def test_tags_must_be_well_formed():
     broken = [{"from": "human", "value": "Describe the <ins>dog."}, D["conversations"][1]]
-    for parse, raw in ((parse_bench_q, Q | {"Question": "the </ins>dog"}), (parse_bench_d, D | {"conversations": broken})):
+    for parse, raw in (
+        (parse_bench_q, Q | {"Question": "the </ins>dog"}),
+        (parse_bench_d, D | {"conversations": broken}),
+    ):
         with pytest.raises(DataError, match=r"^f, item 4 \(7\): .*ins>") as error:
             parse(raw, "f, item 4", ".")
         assert error.value.reason is Reason.TAGS

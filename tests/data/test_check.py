@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from swim.data.check import main
+from swim.cli.check import main
 from swim.data.mixture import load_mixture
 from swim.demo.clips import make_demo_data
 
@@ -104,7 +104,7 @@ def test_a_clean_mixture_has_status_0(clips, tmp_path):
 def test_a_killed_check_goes_on_to_the_same_result(mixture, train_config, tmp_path):
     def command(output):
         options = ["--decode", "full", "--workers", "1", "--train_config", str(train_config), "--output", str(output)]
-        return [sys.executable, "-m", "swim.data.check", str(mixture), *options]
+        return [sys.executable, "-m", "swim", "check", str(mixture), *options]
 
     undisturbed, broken = tmp_path / "undisturbed", tmp_path / "broken"
     assert subprocess.run(command(undisturbed), capture_output=True).returncode == 1
@@ -177,7 +177,7 @@ def opens(process: psutil.Process, path: Path) -> bool:
 def test_ctrl_c_ends_a_check_at_once_and_it_can_be_resumed(replace_video, clips, tmp_path):
     """One worker has read 32 records and has nothing to do; the other one waits for a video that never comes."""
     mixture, output = replace_video(40, os.mkfifo), tmp_path / "out"
-    command = [sys.executable, "-m", "swim.data.check", str(mixture), "--workers", "2", "--output", str(output)]
+    command = [sys.executable, "-m", "swim", "check", str(mixture), "--workers", "2", "--output", str(output)]
     with in_own_session(command) as process:
         progress = output / "progress.jsonl"
         wait_until(lambda: progress.exists() and progress.read_bytes().count(b"\n") == 33, process)

@@ -77,7 +77,9 @@ def shares(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
     def at(values, edges, axis):
         return np.apply_along_axis(lambda line: np.interp(edges, np.arange(len(line)), line), axis, values)
 
-    corners = at(at(integral, np.linspace(0, mask.shape[0], rows + 1), 0), np.linspace(0, mask.shape[1], columns + 1), 1)
+    corners = at(
+        at(integral, np.linspace(0, mask.shape[0], rows + 1), 0), np.linspace(0, mask.shape[1], columns + 1), 1
+    )
     return np.diff(np.diff(corners, axis=0), axis=1) * rows * columns / mask.size
 
 
@@ -151,7 +153,9 @@ def test_labels_are_exactly_the_answers(make_collator, demo):
 
 
 def test_attn_labels_are_exactly_the_text_behind_the_video(make_collator, demo):
-    longer = put("conversations", 1, "value", "The <ins>thing</ins> is plain, and this answer makes all others be padded.")
+    longer = put(
+        "conversations", 1, "value", "The <ins>thing</ins> is plain, and this answer makes all others be padded."
+    )
     rows = [*demo, changed(demo[0], longer)]
     collator = make_collator()
     batch = collator(rows)
@@ -256,7 +260,9 @@ def test_the_model_takes_the_batch_and_finds_the_same_positions(make_collator, t
         output = model(**batch)
         batch.pop("position_ids")
         own = model(**batch, second_per_grid_ts=inputs["second_per_grid_ts"])
-    assert torch.equal(output.loss, own.loss) and output.mask_loss > 0 and output.grounding[3] == 24  # 3 samples x 2 phrases of 2 words x 2 steps
+    assert (
+        torch.equal(output.loss, own.loss) and output.mask_loss > 0 and output.grounding[3] == 24
+    )  # 3 samples x 2 phrases of 2 words x 2 steps
 
 
 def test_generation_prompts_end_before_the_last_answer(make_collator, demo):
@@ -369,7 +375,10 @@ def test_samples_of_different_sizes_share_a_batch(make_collator, real_rows, demo
 
 BAD = {
     "missing video": (put("video", "none.mp4"), "no such video or image: .*none.mp4"),
-    "two phrases": (put("annotation", [{}, {"0": {"segmentation": {"size": [1, 1], "counts": [0, 1]}}}, {}]), "distinct tagged phrases"),
+    "two phrases": (
+        put("annotation", [{}, {"0": {"segmentation": {"size": [1, 1], "counts": [0, 1]}}}, {}]),
+        "distinct tagged phrases",
+    ),
     "undecodable mask": (put("annotation", 0, "0", "segmentation", "counts", "zz"), "segmentation: not a COCO RLE"),
     "mask of another size": (
         put("annotation", 0, "2", "segmentation", {"size": [100, 168], "counts": [0, 16800]}),

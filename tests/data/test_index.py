@@ -47,7 +47,9 @@ def large(path: Path, megabytes: int) -> Path:
     frames = [json.dumps("".join(chr(rng.randrange(48, 112)) for _ in range(2700))) for _ in range(20)]
     with open(path, "w") as file:
         for number in range(megabytes * 1000 // 28):
-            masks = (f'"{n}": {{"segmentation": {{"size": [720, 1280], "counts": {rng.choice(frames)}}}}}' for n in range(10))
+            masks = (
+                f'"{n}": {{"segmentation": {{"size": [720, 1280], "counts": {rng.choice(frames)}}}}}' for n in range(10)
+            )
             file.write(f'{"," if number else "["}{{"index": {number}, "annotation": [{{{", ".join(masks)}}}]}}')
         file.write("]")
     return path
@@ -140,7 +142,11 @@ def test_a_killed_build_leaves_nothing_that_is_trusted(tmp_path, cache, monkeypa
     assert not list((cache / "building").iterdir())
     monkeypatch.setenv("SWIM_CACHE", str(tmp_path / "undisturbed"))
     undisturbed = open_index(path)
-    assert (again.sha256, len(again.dataset)) == (undisturbed.sha256, len(undisturbed.dataset)) == (again.sha256, 40_000 // 28)
+    assert (
+        (again.sha256, len(again.dataset))
+        == (undisturbed.sha256, len(undisturbed.dataset))
+        == (again.sha256, 40_000 // 28)
+    )
     assert arrow_bytes(cache) == arrow_bytes(tmp_path / "undisturbed" / "index") and len(arrow_bytes(cache)) == 1
 
 
@@ -173,7 +179,11 @@ def test_a_full_disk_is_named_and_what_was_written_goes(tmp_path, cache):
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"  # a file may not grow further
     process = child(f"{limit}\nopen_index(sys.argv[1])", path)
     error = process.communicate()[1]
-    assert process.returncode == 1 and "CacheError" in error.splitlines()[-1] and "set SWIM_CACHE to a folder with room" in error
+    assert (
+        process.returncode == 1
+        and "CacheError" in error.splitlines()[-1]
+        and "set SWIM_CACHE to a folder with room" in error
+    )
     assert not list((cache / "building").iterdir()) and arrow_bytes(cache) == []
 
 

@@ -37,7 +37,16 @@ def random_mask(height, width, seed=0) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("height", "width", "rows", "columns"),
-    [(13, 17, 3, 5), (17, 13, 5, 3), (12, 8, 3, 4), (7, 7, 7, 7), (5, 9, 8, 2), (3, 2, 5, 7), (1, 1, 2, 3), (11, 4, 1, 1)],
+    [
+        (13, 17, 3, 5),
+        (17, 13, 5, 3),
+        (12, 8, 3, 4),
+        (7, 7, 7, 7),
+        (5, 9, 8, 2),
+        (3, 2, 5, 7),
+        (1, 1, 2, 3),
+        (11, 4, 1, 1),
+    ],
 )
 def test_shares_are_exact_at_odd_sizes(height, width, rows, columns):
     mask = random_mask(height, width)
@@ -89,7 +98,9 @@ def test_polygons_decode_and_are_joined():
     assert np.array_equal(mask, expected)
 
 
-@pytest.mark.parametrize(("off_rows", "off_columns"), [(1, 0), (0, 1), (-1, 0), (0, -1), (1, -1), (-1, 1), (1, 1), (-1, -1)])
+@pytest.mark.parametrize(
+    ("off_rows", "off_columns"), [(1, 0), (0, 1), (-1, 0), (0, -1), (1, -1), (-1, 1), (1, 1), (-1, -1)]
+)
 def test_one_pixel_off_is_fitted(off_rows, off_columns):
     mask = random_mask(9 + off_rows, 14 + off_columns)
     packed = coco.encode(np.asfortranarray(mask))

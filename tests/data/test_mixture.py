@@ -81,7 +81,12 @@ def records_of(name: str, count: int) -> list[dict]:
     turns = [{"from": "human", "value": "<video>\nWhat is the <ins>狗🐶</ins>?"}, {"from": "gpt", "value": "A dog."}]
     annotation = [{"3": {"segmentation": RLE}}]
     return [
-        {"index": f"{name}{n}", "video": f"{n}.mp4", "conversations": turns, **({"annotation": annotation} if n % 2 else {})}
+        {
+            "index": f"{name}{n}",
+            "video": f"{n}.mp4",
+            "conversations": turns,
+            **({"annotation": annotation} if n % 2 else {}),
+        }
         for n in range(count)
     ]
 
@@ -119,7 +124,15 @@ def test_relative_paths_are_relative_to_the_yaml(folder, monkeypatch):
     monkeypatch.chdir(folder / "data")
     half = {"json_path": "../data/a.json", "data_root": "../clips", "sampling_strategy": "end:50%"}
     mixture = mixed(folder, half, {"json_path": "../data/b.json"})
-    assert mixture.dataset.column_names == ["position", "record", "annotation", "file", "data_root", "folder_fps", "untrusted"]
+    assert mixture.dataset.column_names == [
+        "position",
+        "record",
+        "annotation",
+        "file",
+        "data_root",
+        "folder_fps",
+        "untrusted",
+    ]
     assert names(mixture) == ["a2", "a3", "b0", "b1", "b2"]
     assert mixture.dataset["position"][:] == [2, 3, 0, 1, 2]
     config = folder / "config"
@@ -129,8 +142,13 @@ def test_relative_paths_are_relative_to_the_yaml(folder, monkeypatch):
 
 def test_a_row_becomes_its_record(folder):
     mixture = mixed(folder, {"json_path": "../data/a.json", "data_root": str(folder / "clips"), "folder_fps": 6})
-    assert json.loads(mixture.dataset[1]["record"]) == {k: v for k, v in records_of("a", 2)[1].items() if k != "annotation"}
-    assert [json.loads(text or "null") for text in mixture.dataset["annotation"][:2]] == [None, [{"3": {"segmentation": RLE}}]]
+    assert json.loads(mixture.dataset[1]["record"]) == {
+        k: v for k, v in records_of("a", 2)[1].items() if k != "annotation"
+    }
+    assert [json.loads(text or "null") for text in mixture.dataset["annotation"][:2]] == [
+        None,
+        [{"3": {"segmentation": RLE}}],
+    ]
     plain, supervised = (row_record(row) for row in mixture.dataset.select([0, 1]))
     assert supervised.where == f"{folder}/config/../data/a.json, record 1 (a1)"
     assert supervised.path == folder / "clips/1.mp4" and supervised.instances == [{3: RLE}]
@@ -160,7 +178,9 @@ def test_an_absolute_path_stays(folder):
 
 
 def test_the_seed_reaches_the_choice(folder):
-    path = written(folder, {"datasets": [{"json_path": "../data/a.json", "sampling_strategy": "random:2", "weight": 1.5}]})
+    path = written(
+        folder, {"datasets": [{"json_path": "../data/a.json", "sampling_strategy": "random:2", "weight": 1.5}]}
+    )
     chosen = {tuple(names(load_mixture(path, seed))) for seed in range(20)}
     assert len(chosen) > 3 and names(load_mixture(path, 3)) == names(load_mixture(path, 3))
 
@@ -193,13 +213,21 @@ def test_the_skip_list_goes_by_content(folder):
     skip_list = folder / "skip.jsonl"
     others = {"file": "elsewhere", "reason": "x"}
     skip_list.write_text("".join(json.dumps({"sha256": s, "position": p, **others}) + "\n" for s, p in entries))
-    sources = [{"json_path": "../data/a.json", "sampling_strategy": "end:3", "weight": 2}, {"json_path": "../data/b.json"}]
+    sources = [
+        {"json_path": "../data/a.json", "sampling_strategy": "end:3", "weight": 2},
+        {"json_path": "../data/b.json"},
+    ]
     mixture = mixed(folder, *sources, skip_list=skip_list)
     assert names(mixture) == ["a2", "a2", "b0", "b1"]
     assert [(s.records, s.selected, s.skipped) for s in mixture.sources] == [(4, 2, 4), (3, 2, 1)]
     assert mixture.unmatched_skips == 1
     skip_list.write_text("".join(json.dumps({"sha256": hashes["b"], "position": n}) + "\n" for n in range(3)))
-    assert names(mixed(folder, sources[1], {"json_path": "../data/a.json"}, skip_list=skip_list)) == ["a0", "a1", "a2", "a3"]
+    assert names(mixed(folder, sources[1], {"json_path": "../data/a.json"}, skip_list=skip_list)) == [
+        "a0",
+        "a1",
+        "a2",
+        "a3",
+    ]
     with pytest.raises(DataError, match="selects no record"):
         mixed(folder, sources[1], skip_list=skip_list)
 
@@ -207,7 +235,9 @@ def test_the_skip_list_goes_by_content(folder):
 def test_what_a_mixture_says_of_itself(folder):
     skip_list = folder / "skip.jsonl"
     skip_list.write_text(json.dumps({"sha256": "0" * 64, "position": 1}))
-    mixture = mixed(folder, {"json_path": "../data/a.json", "weight": 0.5}, {"json_path": "../data/b.json"}, skip_list=skip_list)
+    mixture = mixed(
+        folder, {"json_path": "../data/a.json", "weight": 0.5}, {"json_path": "../data/b.json"}, skip_list=skip_list
+    )
     hashes = {name: sha256_of(folder / f"data/{name}.json") for name in "ab"}
     assert mixture.hashes == {f"{folder}/config/../data/{name}.json": hashes[name] for name in "ab"}
     told = json.loads(json.dumps(mixture.to_dict()))
@@ -218,7 +248,10 @@ def test_what_a_mixture_says_of_itself(folder):
     }  # fmt: skip
     text = mixture.describe()
     assert "warning: entries of the skip list that belong to no file of this mixture: 1" in text
-    assert f"\n  {folder}/config/../data/a.json\n    2 rows of 4 records (all, weight 0.5), SHA-256 {hashes['a'][:12]}\n" in text
+    assert (
+        f"\n  {folder}/config/../data/a.json\n    2 rows of 4 records (all, weight 0.5), SHA-256 {hashes['a'][:12]}\n"
+        in text
+    )
     assert "together 5 rows of 2 files" in text and "untrusted" not in text
 
 

@@ -50,7 +50,9 @@ def test_a_reader_stays_as_small_as_it_began(mapped):
     file = mapped.cache_files[0]["filename"]
     sizes = {}
     for how in ("given back", "kept"):
-        output = subprocess.run([sys.executable, "-c", READ, file, how], check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(
+            [sys.executable, "-c", READ, file, how], check=True, capture_output=True, text=True
+        ).stdout
         sizes[how] = [int(number) for number in output.split()]
     assert sizes["kept"][1] > 0.9 * ROWS * ROW_BYTES  # what happens without it
     assert sizes["given back"][1] <= 4 << 20

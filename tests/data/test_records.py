@@ -19,7 +19,10 @@ RECORD = {
         {"from": "human", "value": "<video>\nIs the <ins>dog</ins> near the <ins>cat</ins>?"},
         {"from": "gpt", "value": "The <ins>Dog</ins> is."},
     ],
-    "annotation": [{"10": {"segmentation": RLE}, "2": {"segmentation": RLE}}, {"2": {"segmentation": [[0, 0, 3, 0, 3, 3]]}}],
+    "annotation": [
+        {"10": {"segmentation": RLE}, "2": {"segmentation": RLE}},
+        {"2": {"segmentation": [[0, 0, 3, 0, 3, 3]]}},
+    ],
 }
 
 
@@ -96,7 +99,13 @@ def test_a_placeholder_within_a_text_is_named(place):
 
 
 def test_frames_without_a_mask_are_not_annotated():
-    frames = {"0": None, "1": {"segmentation": None}, "2": {}, "3": {"segmentation": RLE, "area": 3}, "004": {"segmentation": RLE}}
+    frames = {
+        "0": None,
+        "1": {"segmentation": None},
+        "2": {},
+        "3": {"segmentation": RLE, "area": 3},
+        "004": {"segmentation": RLE},
+    }
     record = parsed(annotation=[frames, {"1": {"segmentation": None}}])
     assert record.instances == [{3: RLE, 4: RLE}, {}]
     assert record.annotated_frames == [3, 4]
@@ -138,7 +147,7 @@ def test_a_null_annotation_is_none():
 @pytest.mark.parametrize("index", ["videorefer_detailed_caption_7", "videorefer_qa_7"])
 def test_the_original_layout_is_told_apart(question, found, index):
     turns = [{"from": "human", "value": question}, {"from": "gpt", "value": "It is."}]
-    with pytest.raises(DataError, match=rf"original VideoRefer layout \({found} .*python -m swim.construct") as error:
+    with pytest.raises(DataError, match=rf"original VideoRefer layout \({found} .*swim construct") as error:
         parsed(conversations=turns, index=index)
     assert error.value.reason is Reason.MALFORMED
     assert parsed(conversations=turns, annotation=[]).instances == []  # words like any other
@@ -172,10 +181,19 @@ BAD = {
         "annotation.0.first: expected a frame number such as \"15\", found 'first'",
     ),
     "negative frame": ({"annotation": [{}, {"-1": {"segmentation": RLE}}]}, "annotation.1.-1: expected a frame number"),
-    "fraction of a frame": ({"annotation": [{}, {"1.5": {"segmentation": RLE}}]}, "annotation.1.1.5: expected a frame number"),
-    "superscript frame": ({"annotation": [{"²": {"segmentation": RLE}}, {}]}, "annotation.0.²: expected a frame number"),
+    "fraction of a frame": (
+        {"annotation": [{}, {"1.5": {"segmentation": RLE}}]},
+        "annotation.1.1.5: expected a frame number",
+    ),
+    "superscript frame": (
+        {"annotation": [{"²": {"segmentation": RLE}}, {}]},
+        "annotation.0.²: expected a frame number",
+    ),
     "endless frame": ({"annotation": [{"1" * 5000: None}, {}]}, "annotation.0.1+: expected a frame number"),
-    "frame twice": ({"annotation": [{}, {"4": None, "004": {"segmentation": RLE}}]}, "annotation.1: frame 4 is given twice"),
+    "frame twice": (
+        {"annotation": [{}, {"4": None, "004": {"segmentation": RLE}}]},
+        "annotation.1: frame 4 is given twice",
+    ),
     "segmentation a word": ({"annotation": [{"0": {"segmentation": "abc"}}, {}]}, "annotation.0.0.segmentation"),
     "no usable mask": ({"annotation": [{"0": {"segmentation": None}}, {}]}, "no instance has a usable mask"),
     "no tag": (
@@ -252,7 +270,12 @@ def test_urls_are_taken_as_they_stand_and_paths_below_the_root():
 @pytest.mark.parametrize("half", ["\ud83d", "\udc00", "\ufffe"])
 def test_half_a_character_is_named(half):
     with pytest.raises(DataError, match=r"half a character .* after .*whole dog") as error:
-        parsed(conversations=[{"from": "human", "value": "<ins>whole dog" + half + "</ins>"}, {"from": "gpt", "value": "x"}])
+        parsed(
+            conversations=[
+                {"from": "human", "value": "<ins>whole dog" + half + "</ins>"},
+                {"from": "gpt", "value": "x"},
+            ]
+        )
     assert str(error.value).encode()  # it can be printed
 
 

@@ -9,19 +9,19 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 
-from swim.attention.visualize import main as visualize
-from swim.construct.__main__ import main as construct
-from swim.construct.llava import main as llava
-from swim.construct.review import main as review
-from swim.data.check import main as check
+from swim.cli.bench_d import main as bench_d
+from swim.cli.bench_q import main as bench_q
+from swim.cli.check import main as check
+from swim.cli.construct import main as construct
+from swim.cli.grounding import main as grounding
+from swim.cli.infer import main as infer
+from swim.cli.llava import main as llava
+from swim.cli.review import main as review
+from swim.cli.visualize import main as visualize
 from swim.data.mixture import load_annotated, load_mixture, row_record
 from swim.data.root import DataRoot
 from swim.demo.bench import write_benches
 from swim.errors import DataError, Reason
-from swim.eval.bench_d import main as bench_d
-from swim.eval.bench_q import main as bench_q
-from swim.eval.grounding import main as grounding
-from swim.infer.__main__ import main as infer
 
 
 @pytest.fixture
@@ -32,7 +32,12 @@ def root(demo_data, tmp_path):
     folder = tmp_path / "with space" / "videos"
     (folder / "frames").mkdir(parents=True)
     (tmp_path / "private").mkdir()
-    for path in (folder / "clip.mp4", tmp_path / "private" / "film.mp4", tmp_path / "private" / "a.jpg", folder / "frames" / "a.jpg"):
+    for path in (
+        folder / "clip.mp4",
+        tmp_path / "private" / "film.mp4",
+        tmp_path / "private" / "a.jpg",
+        folder / "frames" / "a.jpg",
+    ):
         path.write_bytes(clip)
     (folder / "link.mp4").symlink_to("../../private/film.mp4")
     (folder / "inner.mp4").symlink_to("clip.mp4")
@@ -41,7 +46,14 @@ def root(demo_data, tmp_path):
     return folder
 
 
-INSIDE = ["clip.mp4", "./frames/../clip.mp4", "inner.mp4", ["clip.mp4", "clip.mp4"], "data:video/mp4;base64,AAAA", "none.mp4"]
+INSIDE = [
+    "clip.mp4",
+    "./frames/../clip.mp4",
+    "inner.mp4",
+    ["clip.mp4", "clip.mp4"],
+    "data:video/mp4;base64,AAAA",
+    "none.mp4",
+]
 OUTSIDE = [
     "../../private/film.mp4",
     "link.mp4",
@@ -61,7 +73,9 @@ def test_what_lies_within_the_folder_is_taken(root, video):
     assert DataRoot(root, untrusted=True).locate_video(video) == DataRoot(root).locate_video(video)
 
 
-@pytest.mark.parametrize(("video", "reason"), [*((v, Reason.OUTSIDE) for v in OUTSIDE), *((v, Reason.URL) for v in URLS)], ids=str)
+@pytest.mark.parametrize(
+    ("video", "reason"), [*((v, Reason.OUTSIDE) for v in OUTSIDE), *((v, Reason.URL) for v in URLS)], ids=str
+)
 def test_untrusted_data_may_name_nothing_else(root, video, reason):
     DataRoot(root).locate_video(video)
     with pytest.raises(DataError, match="in data that is not trusted") as caught:
@@ -120,7 +134,9 @@ def test_the_check_reports_both_trusted_or_not(mixture, tmp_path, capsys, monkey
 
 
 def test_questions_of_others_are_read_with_an_option(root, tmp_path, capsys, tiny_model_dir):
-    (tmp_path / "q.jsonl").write_text('{"video": "clip.mp4", "prompt": "What?"}\n{"video": "link.mp4", "prompt": "What?"}\n')
+    (tmp_path / "q.jsonl").write_text(
+        '{"video": "clip.mp4", "prompt": "What?"}\n{"video": "link.mp4", "prompt": "What?"}\n'
+    )
     options = ["--batch", str(tmp_path / "q.jsonl"), "--video_root", str(root), "--output", str(tmp_path / "out")]
     assert infer([*options, "--model", str(tiny_model_dir), "--untrusted"]) != 0
     told = capsys.readouterr().err

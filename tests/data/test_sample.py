@@ -33,7 +33,10 @@ def test_a_read_that_is_late_or_fails_once_gives_the_same_sample(late, monkeypat
     row, path = late
     expected = SampleReader(SETTINGS)(row)
     real = os.readlink(path)
-    for fault in (os.mkfifo, lambda path: path.symlink_to("/proc/self/mem")):  # hangs; is an I/O error at its first byte
+    for fault in (
+        os.mkfifo,
+        lambda path: path.symlink_to("/proc/self/mem"),
+    ):  # hangs; is an I/O error at its first byte
         path.unlink()
         fault(path)
 

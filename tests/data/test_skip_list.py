@@ -11,13 +11,24 @@ ONE, TWO = "1" * 64, "2" * 64
 
 
 def written(path, *entries):
-    path.write_text("".join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) + "\n" for line in entries))
+    path.write_text(
+        "".join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) + "\n" for line in entries)
+    )
     return path
 
 
 def test_positions_by_content(tmp_path):
-    entry = {"sha256": ONE, "position": 3, "file": "a.json", "reason": "missing file", "message": "line\u2028end", "step": 7}
-    path = written(tmp_path / "skip.jsonl", entry, {"sha256": ONE, "position": 0}, "\n", entry, {"sha256": TWO, "position": 1})
+    entry = {
+        "sha256": ONE,
+        "position": 3,
+        "file": "a.json",
+        "reason": "missing file",
+        "message": "line\u2028end",
+        "step": 7,
+    }
+    path = written(
+        tmp_path / "skip.jsonl", entry, {"sha256": ONE, "position": 0}, "\n", entry, {"sha256": TWO, "position": 1}
+    )
     skips = SkipList.read(path)
     assert skips.positions(ONE) == {0, 3} and skips.positions(TWO) == {1} and skips.positions("3" * 64) == set()
     assert skips.unmatched({ONE, TWO}) == 0 and skips.unmatched({TWO}) == 3 and skips.unmatched(set()) == 4

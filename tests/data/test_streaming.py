@@ -14,7 +14,9 @@ from swim.data import streaming
 from swim.data.streaming import ENDINGS, file_ending, stream_records
 from swim.errors import DataError, Reason
 
-RECORDS = [{"index": n, "text": "狗🐶\u2028\n\"\\", "numbers": [1, 1.0, -0.5, 1e-7, 2**63 - 1], "none": None} for n in range(5)]
+RECORDS = [
+    {"index": n, "text": '狗🐶\u2028\n"\\', "numbers": [1, 1.0, -0.5, 1e-7, 2**63 - 1], "none": None} for n in range(5)
+]
 
 
 def encoded(records: list, ending: str) -> bytes:
@@ -67,7 +69,9 @@ def test_endings():
 def test_white_space_lines_and_gzip_members(tmp_path):
     assert list(stream_records(file_of(tmp_path, b' \n [ \n{"a": 1} ] \n'))) == [{"a": 1}]
     assert list(stream_records(file_of(tmp_path, b'\n{"a": 1}\r\n  \n{"a": 2}', ".jsonl"))) == [{"a": 1}, {"a": 2}]
-    assert list(stream_records(file_of(tmp_path, b"", ".jsonl"))) == list(stream_records(file_of(tmp_path, b"[]"))) == []
+    assert (
+        list(stream_records(file_of(tmp_path, b"", ".jsonl"))) == list(stream_records(file_of(tmp_path, b"[]"))) == []
+    )
     members = gzip.compress(b'{"a": 1}\n') + gzip.compress(b'{"a": 2}\n')
     assert list(stream_records(file_of(tmp_path, members, ".jsonl.gz"))) == [{"a": 1}, {"a": 2}]
 

@@ -73,7 +73,9 @@ def test_what_is_almost_a_tag_is_refused(text):
     assert error.value.reason == Reason.TAGS
 
 
-@pytest.mark.parametrize("text", ["<insect>", "a <inside joke>", "ins > del", "x<ins" + "ane>", "&lt;instance&gt;", "x < inst"])
+@pytest.mark.parametrize(
+    "text", ["<insect>", "a <inside joke>", "ins > del", "x<ins" + "ane>", "&lt;instance&gt;", "x < inst"]
+)
 def test_other_words_in_brackets_are_text(text):
     assert strip_tags(text) == (text, [])
 
@@ -105,7 +107,14 @@ def test_placeholders_are_removed_where_they_can_be_nothing_else(name):
 
 
 @pytest.mark.parametrize(
-    "text", ["In the <video>, what?", "<video>\nWhat <image> is it?", "&lt;video&gt;\nWhat?", "<video/> What?", "＜video＞What?"]
+    "text",
+    [
+        "In the <video>, what?",
+        "<video>\nWhat <image> is it?",
+        "&lt;video&gt;\nWhat?",
+        "<video/> What?",
+        "＜video＞What?",
+    ],
 )
 def test_a_placeholder_that_may_be_text_is_refused(text):
     with pytest.raises(DataError, match="would be read as words"):
@@ -154,7 +163,12 @@ def test_mentions_override(phrases, instances, mentions):
         (["dog"], 2, None, "1 distinct tagged phrases \\['dog'\\] in 1 tags do not fit 2 annotated"),
         (["dog", "cat", "bird"], 2, None, "3 distinct .* in 3 tags do not fit 2"),
         (["dog", "dog", "dog"], 2, None, "1 distinct .* in 3 tags do not fit 2"),
-        (["dog", "dog"], 2, [0], '"mentions" must hold one instance index from 0 to 1 for each of the 2 tags, found \\[0\\]'),
+        (
+            ["dog", "dog"],
+            2,
+            [0],
+            '"mentions" must hold one instance index from 0 to 1 for each of the 2 tags, found \\[0\\]',
+        ),
         (["dog", "dog"], 2, [0, 2], '"mentions" .* found \\[0, 2\\]'),
         (["dog", "dog"], 2, [0, -1], '"mentions"'),
         (["dog", "dog"], 2, [0, True], '"mentions"'),

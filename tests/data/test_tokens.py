@@ -159,7 +159,8 @@ def test_a_batch_names_the_same_tokens_as_each_sample_alone(request, tokenizer):
     collator = request.getfixturevalue(tokenizer)
     chosen = [CASES[name] for name in CASES]
     samples = [
-        sample_of(*case[:3], frames=1 if n % 3 == 1 else 2 + 2 * (n % 4), image=n % 3 == 1) for n, case in enumerate(chosen)
+        sample_of(*case[:3], frames=1 if n % 3 == 1 else 2 + 2 * (n % 4), image=n % 3 == 1)
+        for n, case in enumerate(chosen)
     ]
     batch = collator(samples)
     found = [shown(collator, batch, number) for number in range(len(samples))]

@@ -219,7 +219,7 @@ def test_no_room_is_an_error_that_says_what_to_change():
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, "-m", "swim.demo.clips", "--output", str(tmp_path), "--train_clips", "1"]
+    command = [sys.executable, "-m", "swim", "demo", "--output", str(tmp_path), "--train_clips", "1"]
     command += ["--held_out_clips", "1", "--questions_per_clip", "2", "--distinct_patterns", "false"]
     subprocess.run(command, check=True, capture_output=True)
     assert len(json.loads((tmp_path / "train.json").read_text())) == 2
@@ -230,7 +230,9 @@ def test_command_line(tmp_path):
 def making(tmp_path):
     """The command that makes 130 clips in tmp_path/demo by two worker processes, running."""
     options = ["--train_clips", "130", "--held_out_clips", "0", "--workers", "2"]
-    with in_own_session([sys.executable, "-m", "swim.demo.clips", "--output", str(tmp_path / "demo"), *options]) as process:
+    with in_own_session(
+        [sys.executable, "-m", "swim", "demo", "--output", str(tmp_path / "demo"), *options]
+    ) as process:
         yield process
 
 

@@ -199,6 +199,6 @@ def test_texts_and_a_ready_tokenizer_exclude_each_other(tmp_path):
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, "-m", "swim.demo.model", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "swim", "tiny-model", "--output", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     assert (tmp_path / "model.safetensors").is_file() and (tmp_path / "chat_template.jinja").is_file()

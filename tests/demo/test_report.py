@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from swim.demo.report import HeldOut, read_held_out, train_and_report
-from swim.demo.inputs import make_demo_inputs, with_demo_inputs
+from swim.cli.demo_defaults import with_demo_inputs
+from swim.cli.demo_report import HeldOut, read_held_out, train_and_report
+from swim.demo.inputs import make_demo_inputs
 from swim.train.config import ConfigError, load_config
 
 DEMO_YAML = Path(__file__).resolve().parents[2] / "run_scripts/configs/sft_demo.yaml"
@@ -36,14 +37,24 @@ def test_the_report_is_complete_and_made_once(config):
     for name in ("pointing", "inside"):
         for suffix in ("_before", "_after", "_text_only"):
             assert 0 <= numbers[name + suffix] <= 1
-    for name in ("pointing_swapped", "chance", "accuracy", "accuracy_text_only", "text_loss", "mask_loss", "train_seconds"):
+    for name in (
+        "pointing_swapped",
+        "chance",
+        "accuracy",
+        "accuracy_text_only",
+        "text_loss",
+        "mask_loss",
+        "train_seconds",
+    ):
         assert numbers[name] >= 0
     assert numbers["steps"] == 2
     # question and answer name the object in two tokens each, in two annotated steps of three clips
     assert numbers["pairs"] + numbers["pairs_left_out"] == 3 * 4 * 2
     for name in ("attention.png", "loss.png"):
         assert (folder / name).stat().st_size > 10_000
-    mine, control = (yaml.safe_load((path / "train_config.yaml").read_text()) for path in (folder, folder / "text_only"))
+    mine, control = (
+        yaml.safe_load((path / "train_config.yaml").read_text()) for path in (folder, folder / "text_only")
+    )
     assert control.pop("attention_supervision") == {**mine.pop("attention_supervision"), "mask_loss_weight": 0.0}
     for key in ("output_dir", "demo_report"):
         assert mine.pop(key) != control.pop(key)

@@ -63,7 +63,12 @@ def test_a_run_from_the_items_to_the_report(options, tmp_path, capsys):
     report = json.loads((tmp_path / "d" / "report.json").read_text())
     assert report["dimensions"] == GOOD and report["mean"] == 3.5 and report["coverage"] == 1.0
     judge = report["judge"]
-    assert (judge["model"], judge["temperature"], judge["prompt_version"], judge["base_url"]) == ("j", 0.0, "1", server.url)
+    assert (judge["model"], judge["temperature"], judge["prompt_version"], judge["base_url"]) == (
+        "j",
+        0.0,
+        "1",
+        server.url,
+    )
     assert report["date"] and report["mean_interval_95"] == [3.5, 3.5] and report["failed"] == {}
     assert [entry["id"] for entry in read_lines(tmp_path / "d" / "scores.jsonl")] == ["0", "1", "2"]
     printed = capsys.readouterr().out
@@ -90,7 +95,10 @@ FAULTS = {
     "cuts the connection": (lambda n: Answer(cut=True) if n < 2 else None, None),
     "prose": (lambda n: Answer("A fine description."), "no usable reply in 3 attempts: no score for"),
     "bold Markdown": (lambda n: Answer("\n".join(f"**{k}**: {v}" for k, v in GOOD.items())), None),
-    "seven": (lambda n: Answer(json.dumps(GOOD | {DIMENSIONS[0]: 7})), "Subject Correspondence is 7, not a whole number"),
+    "seven": (
+        lambda n: Answer(json.dumps(GOOD | {DIMENSIONS[0]: 7})),
+        "Subject Correspondence is 7, not a whole number",
+    ),
     "a half": (lambda n: Answer(json.dumps(GOOD | {DIMENSIONS[0]: 4.5})), "Subject Correspondence is 4.5"),
     "an empty body": (lambda n: Answer(body=b""), "expected JSON, found an empty body"),
     "another language": (lambda n: Answer("Sehr gut beschrieben: vier von fünf."), "no usable reply"),
@@ -148,7 +156,7 @@ def test_killed_judging_ends_in_the_same_files_and_pays_once(options, many, tmp_
     with ChatServer(behave) as server:
         assert bench_d.main(options(server, "whole", many)) == 0
         server.answered.clear()
-        command = [sys.executable, "-m", "swim.eval.bench_d", *options(server, "broken", many, judge_concurrency=2)]
+        command = [sys.executable, "-m", "swim", "bench-d", *options(server, "broken", many, judge_concurrency=2)]
         run_killed(command, tmp_path / "broken" / "judge" / "parts", kills)
         stored = read_lines_of_parts(tmp_path / "broken" / "judge" / "parts")
     for name in ("answers.jsonl", "scores.jsonl"):
@@ -166,7 +174,7 @@ def read_lines_of_parts(parts) -> list[str]:
 
 def test_two_runs_are_compared_item_by_item(options, tmp_path, capsys):
     for output, first in (("a", 1), ("b", 5)):
-        with ChatServer(lambda request: json.dumps(GOOD | {DIMENSIONS[0]: first})) as server:
+        with ChatServer(lambda request, first=first: json.dumps(GOOD | {DIMENSIONS[0]: first})) as server:
             assert bench_d.main(options(server, output)) == 0
     assert compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--output", str(tmp_path / "c")]) == 0
     (result,) = json.loads((tmp_path / "c" / "compare.json").read_text())

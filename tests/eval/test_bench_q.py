@@ -7,13 +7,19 @@ import pytest
 
 from swim.data.bench import parse_bench_q
 from swim.eval import bench_q, scores_q
-from swim.eval.command import read_items
+from swim.eval.items import read_items
 
 from ..chat_server import ChatServer
 from ..killing import run_killed
 from .conftest import read_lines
 
-KINDS = ["Basic Questions", "Future Predictions", "Reasoning Questions", "Relationship Questions", "Sequential Questions"]
+KINDS = [
+    "Basic Questions",
+    "Future Predictions",
+    "Reasoning Questions",
+    "Relationship Questions",
+    "Sequential Questions",
+]
 
 
 def test_every_item_is_answered_and_reported(benches, small, tmp_path, capsys):
@@ -23,7 +29,11 @@ def test_every_item_is_answered_and_reported(benches, small, tmp_path, capsys):
     assert report["items"] == report["questions"]["items"] == 15 and report["unanswered"] == 0
     assert sorted(report["by_type"]) == KINDS and all(kind["items"] == 3 for kind in report["by_type"].values())
     assert report["questions"]["file"] == "bench_q.json" and len(report["questions"]["sha256"]) == 64
-    assert report["parser"] == "strict" and report["decoding"]["greedy"] and report["data"]["keep_annotated_frames"] is False
+    assert (
+        report["parser"] == "strict"
+        and report["decoding"]["greedy"]
+        and report["data"]["keep_annotated_frames"] is False
+    )
     assert [entry["id"] for entry in read_lines(tmp_path / "q" / "answers.jsonl")] == [str(n) for n in range(15)]
     items = read_lines(tmp_path / "q" / "items.jsonl")
     assert report["micro"] == pytest.approx(100 * sum(item["right"] for item in items) / 15, abs=1e-3)
@@ -100,7 +110,9 @@ def test_an_openai_server_answers_too(benches, tmp_path, monkeypatch):
         assert bench_q.main([*options, "--output", str(tmp_path / "q")]) == 0
         content = server.requests[0]["messages"][1]["content"]
         assert [part["type"] for part in content] == ["image_url", "image_url", "text"]
-        assert content[0]["image_url"]["url"].startswith("data:image/jpeg;base64,") and "<ins>" not in content[2]["text"]
+        assert (
+            content[0]["image_url"]["url"].startswith("data:image/jpeg;base64,") and "<ins>" not in content[2]["text"]
+        )
         assert len(server.requests) == 15
         assert bench_q.main([*options, "--output", str(tmp_path / "q")]) == 0
         assert len(server.requests) == 15
@@ -120,7 +132,7 @@ def test_killed_runs_end_in_the_same_files(benches, small, tmp_path):
     options = small("--questions", str(questions), "--batch_size", "2", "--output")
     assert bench_q.main([*options, str(tmp_path / "whole")]) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, "-m", "swim.eval.bench_q", *options, str(tmp_path / "broken")]
+    command = [*launch, "-m", "swim", "bench-q", *options, str(tmp_path / "broken")]
     run_killed(command, tmp_path / "broken" / "parts", kills=10)
     for name in ("answers.jsonl", "items.jsonl", "report.json"):
         assert (tmp_path / "broken" / name).read_text() == (tmp_path / "whole" / name).read_text(), name

@@ -28,7 +28,8 @@ USABLE = {
     "bold": "\n".join(f"- **{name}:** {score}/5" for name, score in GOOD.items()),
     "bold inside": "\n".join(f"**{name}**: **{score}**" for name, score in GOOD.items()),
     "a table": "\n".join(f"| {name} | {score} |" for name, score in GOOD.items()),
-    "another language around": "Hier sind die Noten:\n" + "\n".join(f"{name} = {score}" for name, score in GOOD.items()),
+    "another language around": "Hier sind die Noten:\n"
+    + "\n".join(f"{name} = {score}" for name, score in GOOD.items()),
 }
 UNUSABLE = {
     "prose": ("The description is very good.", "no score for Subject Correspondence"),

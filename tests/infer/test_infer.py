@@ -1,4 +1,4 @@
-"""python -m swim.infer: one question streamed, and files of many that survive kills."""
+"""swim infer: one question streamed, and files of many that survive kills."""
 
 import json
 import random
@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from swim.cli.infer import demo_record, main
 from swim.data.collator import SwimCollator
 from swim.data.settings import DataSettings
-from swim.infer.__main__ import demo_record, main
+from swim.demo.inputs import DemoOptions
 from swim.infer.generate import generate_answers, stream_answer
 from swim.infer.load import load_for_inference
 from swim.infer.questions import visual_record
-from swim.train.config import DemoOptions
 from swim.video.clip import VisualBudget
 
 from ..chat_server import ChatServer
@@ -292,7 +292,7 @@ def test_an_openai_server_answers_a_batch(sources, tmp_path, monkeypatch):
 def test_two_cpu_processes_share_the_questions(sources, chatty_dir, tmp_path):
     lines = [{"video": "clip.mp4", "prompt": f"{PROMPT} {n}", "id": f"q{n}"} for n in range(5)]
     arguments = ["--batch", batch_of(tmp_path, lines), "--video_root", str(sources), "--output", str(tmp_path / "out")]
-    launch = [sys.executable, "-m", "swim.launch", "--standalone", "--nproc_per_node", "2", "-m", "swim.infer"]
+    launch = [sys.executable, "-m", "swim.launch", "--standalone", "--nproc_per_node", "2", "-m", "swim", "infer"]
     done = subprocess.run([*launch, "--model", str(chatty_dir), *BUDGET, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     parts = [read_lines(tmp_path / "out" / "parts" / f"0000{rank}.jsonl") for rank in (0, 1)]
@@ -309,7 +309,17 @@ def test_killed_batches_end_in_the_same_file(sources, ask, chatty_dir, tmp_path,
     arguments = ["--batch", batch_of(tmp_path, lines), "--video_root", str(sources), "--batch_size", "2", "--output"]
     assert ask(*arguments, tmp_path / "whole") == 1
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, "-m", "swim.infer", "--model", str(chatty_dir), *BUDGET, *arguments, str(tmp_path / "broken")]
+    command = [
+        *launch,
+        "-m",
+        "swim",
+        "infer",
+        "--model",
+        str(chatty_dir),
+        *BUDGET,
+        *arguments,
+        str(tmp_path / "broken"),
+    ]
     dice = random.Random(kills)
     for _ in range(kills):
         run_and_kill(command, tmp_path / "broken" / "parts", dice.uniform(0, 0.3))

@@ -12,7 +12,7 @@ from swim.data.bench import parse_bench_q
 from swim.demo.bench import write_benches
 from swim.demo.clips import make_demo_data
 from swim.errors import DataError
-from swim.eval.command import read_items
+from swim.eval.items import read_items
 from swim.eval.judge import DIMENSIONS
 from swim.eval.scores_q import prompt_of, score_items, summarise
 from swim.lmms_tasks import utils
@@ -58,7 +58,9 @@ def test_judged_mean_is_refused_when_an_item_fails(environment, tmp_path, monkey
     monkeypatch.setenv("OPENAI_API_KEY", "x")
     answered = [utils.results_d(doc, [f"answer {doc['id']}"])["judged_mean"] for doc in docs]
     replies = ["prose"] * 3
-    with ChatServer(lambda request: replies.pop() if replies and "answer 1" in str(request) else json.dumps(GOOD)) as server:
+    with ChatServer(
+        lambda request: replies.pop() if replies and "answer 1" in str(request) else json.dumps(GOOD)
+    ) as server:
         monkeypatch.setenv("SWIM_JUDGE_BASE_URL", server.url)
         assert utils.judged_mean(answered) == "refused"
         assert utils.judged_mean([entry for entry in answered if entry["id"] != "1"]) == 3.5

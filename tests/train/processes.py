@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from swim.train.__main__ import main
+from swim.cli.train import main
 from swim.train.watch import STEP_TIME
 
 from .conftest import DEMO_YAML, flags_of, log_entries
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["swim.train.__main__"])
+_SERVER.set_forkserver_preload(["swim.cli.train"])
 
 
 class Launch:
-    """`swim.train` with a configuration's keys on some processes. log: what they print. statuses: how they ended."""
+    """`swim train` with a configuration's keys on some processes. log: what they print. statuses: how they ended."""
 
     def __init__(self, config, processes: int = 1, log: Path | None = None):
         arguments = ["--config", str(DEMO_YAML), *flags_of(config)]
@@ -105,7 +105,7 @@ def run_killed(config, kills: int, seed: int, processes: int = 1, longest_delay_
         if number % 5 == 0:
             time.sleep(dice.uniform(0, 10))
         else:
-            began = launch.wait_for(lambda: begun(folder) - before)
+            began = launch.wait_for(lambda before=before: begun(folder) - before)
             assert began and not (folder / "finished.json").exists(), launch.log[-3000:]
             time.sleep(dice.uniform(0, longest_delay_s))
         launch.kill()

@@ -8,7 +8,7 @@ import torch
 from trl import SFTConfig
 
 from swim.train import arguments
-from swim.train.config import ConfigError, load_config
+from swim.train.config import ConfigError, TrainConfig, load_config
 from swim.train.run import train
 
 from .conftest import log_entries, weights
@@ -32,6 +32,23 @@ def refusal(configure, **given) -> str:
     with pytest.raises(ConfigError) as error:
         configure(**given)
     return str(error.value)
+
+
+@pytest.mark.parametrize("name", arguments.OTHER_NAMES)
+def test_what_other_trainers_call_it_is_answered_with_the_name_here(configure, name):
+    message = refusal(configure, **{name: 1})
+    assert message == f"--unknown key {name!r}; {arguments.OTHER_NAMES[name]}"
+
+
+def test_hints_name_keys_that_exist_and_are_no_keys_themselves():
+    known = set(TrainConfig.model_fields) | arguments.known_arguments()
+    assert not known & set(arguments.OTHER_NAMES)
+    named = {
+        hint.split()[1].rstrip(",").split(".")[0]
+        for hint in arguments.OTHER_NAMES.values()
+        if hint.startswith("write ")
+    }
+    assert {name.rstrip(":") for name in named} <= known
 
 
 # What a user may write who expects TRL's trainer.

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from swim.train.__main__ import main
+from swim.cli.train import main
 
 from .conftest import DEMO_YAML, REPOSITORY
 
@@ -74,7 +74,10 @@ CASES = {
     "unknown key": ({"learning_rat": 1}, "unknown key 'learning_rat'"),
     "layer beyond the model": ({"attention_supervision.layers": "[1, 4]"}, "layers: expected indices from 0 to 3"),
     "unknown option": ({"attention_supervision.layer": "[1]"}, "unknown option layer"),
-    "missing model": ({"model_name_or_path": "no/such/folder"}, "model_name_or_path: cannot load the model no/such/folder: no such folder"),
+    "missing model": (
+        {"model_name_or_path": "no/such/folder"},
+        "model_name_or_path: cannot load the model no/such/folder: no such folder",
+    ),
     "bad trainer argument": ({"lr_scheduler_type": "square"}, "the trainer refuses its arguments"),
     "nothing to resume": ({"resume_from_checkpoint": "true"}, "holds no complete checkpoint"),
 }
@@ -99,7 +102,7 @@ def test_an_error_in_a_data_worker_is_as_clear(run):
 def test_the_command_line_itself():
     """A real process: status 1, one line, no traceback."""
     done = subprocess.run(
-        [sys.executable, "-m", "swim.train", "--config", str(DEMO_YAML), "--no_such_key", "1"],
+        [sys.executable, "-m", "swim", "train", "--config", str(DEMO_YAML), "--no_such_key", "1"],
         capture_output=True,
         text=True,
     )
@@ -111,7 +114,10 @@ def test_the_command_line_itself():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"attention_supervision.layres": "[1]"}, "attention_supervision: unknown option layres, did you mean 'layers'?"),
+        (
+            {"attention_supervision.layres": "[1]"},
+            "attention_supervision: unknown option layres, did you mean 'layers'?",
+        ),
         ({"yaml_text": "datasets: [{json_pth: a}]"}, "datasets.0.json_pth: unknown key; did you mean 'json_path'?"),
         ({"yaml_text": "dataset: [{json_path: a}]"}, "dataset: unknown key; did you mean 'datasets'?"),
         (
@@ -134,7 +140,18 @@ def test_the_papers_configuration_without_data_names_the_download_before_anythin
     """It waited for DeepSpeed and for the hub, and then named no remedy."""
     config = REPOSITORY / "run_scripts/configs/sft_7b.yaml"
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "swim.train", "--config", str(config), "--output_dir", str(tmp_path)],
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-m",
+            "swim",
+            "train",
+            "--config",
+            str(config),
+            "--output_dir",
+            str(tmp_path),
+        ],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,

@@ -17,9 +17,9 @@ from .conftest import DEMO_YAML, SHARING, flags_of, log_entries
 
 
 def train_on_two(config, timeout_s: int = 900) -> str:
-    """Runs `swim.train` on two processes with the configuration's keys; what it printed."""
+    """Runs `swim train` on two processes with the configuration's keys; what it printed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "swim.train", "--config", str(DEMO_YAML), *flags_of(config)]
+    command += ["-m", "swim", "train", "--config", str(DEMO_YAML), *flags_of(config)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=timeout_s, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

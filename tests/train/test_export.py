@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from swim.infer.__main__ import main as infer
+from swim.cli.infer import main as infer
 from swim.infer.load import load_for_inference
 from swim.train import export
 from swim.train.run import train
@@ -83,7 +83,10 @@ def test_a_folder_that_does_not_say_how_videos_are_read_is_named(tiny_model_dir,
     path = demo_data.held_out_json.parent / video
     assert infer(["--model", str(tiny_model_dir), "--video", str(path), "--prompt", "What?", "--max_frames", "2"]) == 0
     said = capsys.readouterr().err
-    assert f"{tiny_model_dir} has no reading_settings.json, so the paper's settings hold, but --max_frames as given" in said
+    assert (
+        f"{tiny_model_dir} has no reading_settings.json, so the paper's settings hold, but --max_frames as given"
+        in said
+    )
 
 
 def push(source, output, hub: Hub | None, home, token: str | None = "hf_secret") -> subprocess.CompletedProcess:
@@ -91,7 +94,8 @@ def push(source, output, hub: Hub | None, home, token: str | None = "hf_secret")
     command = [
         sys.executable,
         "-m",
-        "swim.train.export",
+        "swim",
+        "export",
         str(source),
         "--output",
         str(output),

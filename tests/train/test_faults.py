@@ -146,7 +146,10 @@ def test_a_rank_that_is_killed_ends_the_others(configure):
     script = Script(configure(per_device_train_batch_size=1, max_steps=5000, save_steps=1000))
     script.ranks[1].kill()
     assert script.wait(100) == 128 + signal.SIGKILL
-    assert "was killed by SIGKILL: out of memory?" in script.log and "error: another process of this run is lost or hangs" in script.log
+    assert (
+        "was killed by SIGKILL: out of memory?" in script.log
+        and "error: another process of this run is lost or hangs" in script.log
+    )
 
 
 @pytest.mark.slow
@@ -249,7 +252,9 @@ def test_only_a_full_disk_is_called_one(tmp_path):
     """What the system, torch's writer and safetensors report of files; the disk has room unless they say otherwise."""
     full = raised_while_saving(tmp_path, OSError(errno.ENOSPC, "No space left on device", "a.pt"))
     assert "cannot save checkpoint-3: the disk is full, " in full and "Make room and start the same command" in full
-    inner = raised_while_saving(tmp_path, SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    inner = raised_while_saving(
+        tmp_path, SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    )
     assert "the disk is full" in inner
     quota = raised_while_saving(tmp_path, OSError(errno.EDQUOT, "Disk quota exceeded", "a.pt"))
     assert "the disk quota is used up" in quota and "Make room" in quota and "disk is full" not in quota
@@ -280,12 +285,16 @@ def test_a_full_gpu_is_told_in_one_line(tmp_path):
     with pytest.raises(TrainingFault) as caught:
         with told_faults(WorkerNotes(0), 1.0):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nMore")
-    assert str(caught.value).startswith("the memory of the GPU is full (CUDA out of memory). Set activation_checkpointing")
+    assert str(caught.value).startswith(
+        "the memory of the GPU is full (CUDA out of memory). Set activation_checkpointing"
+    )
 
 
 def test_the_memory_of_host_and_gpu_is_compared_with_what_is_needed():
     gigabyte = 10**9
-    needs = Needs(weights=4 * gigabyte, gradients=2 * gigabyte, optimizer=10 * gigabyte, host=12 * gigabyte, checkpoint=0, model=0)
+    needs = Needs(
+        weights=4 * gigabyte, gradients=2 * gigabyte, optimizer=10 * gigabyte, host=12 * gigabyte, checkpoint=0, model=0
+    )
     assert memory_warnings(needs, 96 * gigabyte, 4 * gigabyte, processes=8) == []
     (host,) = memory_warnings(needs, 96 * gigabyte - 1, 4 * gigabyte, processes=8)
     assert host == "warning: memory will not do: 96.00 GB are needed without activations"

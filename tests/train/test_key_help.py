@@ -1,4 +1,4 @@
-"""`swim.train --help` says of every key what it is."""
+"""`swim train --help` says of every key what it is."""
 
 import dataclasses
 import re
@@ -6,9 +6,10 @@ import re
 import pytest
 from trl import SFTConfig
 
+from swim.cli.train import main
+from swim.demo.inputs import DemoOptions
 from swim.train import arguments
-from swim.train.__main__ import main
-from swim.train.config import DemoOptions, LoraOptions, TrainConfig
+from swim.train.config import LoraOptions, TrainConfig
 from swim.train.key_help import WIDTH, help_text
 
 OWN = set(TrainConfig.model_fields) - {"arguments"}

@@ -59,7 +59,10 @@ BAD = {
         lambda record: record.update(video="cut.mp4"),
     ],
     Reason.TIMEOUT: [lambda record: record.update(video="hangs.mp4")],
-    Reason.NOT_READ: [lambda record: record.update(video="error.mp4"), lambda record: record.update(image="error.png", video=None)],
+    Reason.NOT_READ: [
+        lambda record: record.update(video="error.mp4"),
+        lambda record: record.update(image="error.png", video=None),
+    ],
     Reason.TOO_LONG: [lambda record: conversation(record, 1, "The <ins>dog</ins> " + "is plain " * 200)],
 }
 # What is not wrong, but counted: (resized_masks, frames_past_end, stray_placeholders).
@@ -211,13 +214,21 @@ def test_a_resumed_run_lists_each_skipped_record_once(configure, dirty):
 
 def test_skipped_lines_survive_two_writers(tmp_path):
     skipped = SkippedRecords(tmp_path, 0.1, {"a.json": "f" * 64})
-    entry = {"file": "a.json", "position": 3, "record": "a.json, record 3", "reason": str(Reason.MISSING), "message": "é"}
+    entry = {
+        "file": "a.json",
+        "position": 3,
+        "record": "a.json, record 3",
+        "reason": str(Reason.MISSING),
+        "message": "é",
+    }
     packed = torch.frombuffer(bytearray(json.dumps([entry] * 2).encode()), dtype=torch.uint8)
     for step in (0, 1, 2):
         skipped.write(packed, step)
     assert len(skipped.read()) == 6 and skipped.read()[0] == {"step": 0, "sha256": "f" * 64, **entry}
     skipped.forget_after(2)
-    assert [line["step"] for line in skipped.read()] == [0, 0, 1, 1] and skipped.by_reason() == [("missing file", 4, skipped.path)]
+    assert [line["step"] for line in skipped.read()] == [0, 0, 1, 1] and skipped.by_reason() == [
+        ("missing file", 4, skipped.path)
+    ]
     skipped.check(100, 10)
     with pytest.raises(TooManyBadRecords, match="11 of 20 records were skipped"):
         skipped.check(20, 11)

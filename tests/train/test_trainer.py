@@ -11,8 +11,8 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from swim.attention.grounding import score_grounding
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
-from swim.train.config import ConfigError
 from swim.models.qwen2_5_vl import FAMILY
+from swim.train.config import ConfigError
 from swim.train.run import train
 
 from .conftest import log_entries, weights

@@ -5,7 +5,7 @@ import torch
 from transformers.models.qwen2_5_vl import attention_supervision
 from transformers.models.qwen2_5_vl.attention_supervision import log_attention_maps
 
-from .inputs import SUPERVISION, VIDEO, IMAGE, Spec, make_batch, make_tiny_config, make_tiny_model, offset_of
+from .inputs import IMAGE, SUPERVISION, VIDEO, Spec, make_batch, make_tiny_config, make_tiny_model, offset_of
 
 SPECS = [
     Spec(grid=(2, 3, 4), after=7),

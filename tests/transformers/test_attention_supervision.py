@@ -18,8 +18,17 @@ from transformers.models.qwen2_5_vl.attention_supervision import (
 )
 
 from . import reference
-from .inputs import IGNORE, SUPERVISION, VOCABULARY, Spec, make_batch, make_tiny_config, make_tiny_model, offset_of
-from .inputs import without_supervision
+from .inputs import (
+    IGNORE,
+    SUPERVISION,
+    VOCABULARY,
+    Spec,
+    make_batch,
+    make_tiny_config,
+    make_tiny_model,
+    offset_of,
+    without_supervision,
+)
 
 LAYERS = [1, 3]
 # Two videos and two images of different grids, lengths and numbers of tags, and text alone. Instance 1 of the first
@@ -126,7 +135,9 @@ def test_maps_grounding_and_loss_are_the_references(options, padding_side):
     assert used.sum(1).tolist() == [3, 1, 0, 2, 1]
     torch.testing.assert_close(output.attention_maps[used].double(), expected[used], atol=1e-6, rtol=1e-4)
     assert_same_grounding(output.grounding, reference.grounding(found, batch))
-    torch.testing.assert_close(output.mask_loss.double(), reference.mask_loss(found, batch, rules["eps"]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        output.mask_loss.double(), reference.mask_loss(found, batch, rules["eps"]), rtol=1e-4, atol=0
+    )
 
 
 VARIANTS = {
@@ -295,7 +306,9 @@ def test_text_loss_and_its_gradients_are_stocks(padding_side):
 
 def tower_calls(model) -> list:
     calls = []
-    model.model.visual.register_forward_hook(lambda module, args, kwargs, output: calls.append(kwargs), with_kwargs=True)
+    model.model.visual.register_forward_hook(
+        lambda module, args, kwargs, output: calls.append(kwargs), with_kwargs=True
+    )
     return calls
 
 
@@ -473,7 +486,9 @@ ROWS = {
 MASKS = {
     "full": torch.ones(GRID),
     "empty": torch.zeros(GRID),
-    "one cell": torch.zeros(GRID).index_put((torch.tensor([0, 1]), torch.tensor([0, 2]), torch.tensor([0, 3])), torch.ones(2)),
+    "one cell": torch.zeros(GRID).index_put(
+        (torch.tensor([0, 1]), torch.tensor([0, 2]), torch.tensor([0, 3])), torch.ones(2)
+    ),
     "shares": torch.linspace(0, 1, 24).view(GRID),
 }
 
@@ -533,7 +548,9 @@ def test_zero_eps_is_finite_too(planned):
     config = AttentionSupervisionConfig(preset="release", layers=LAYERS, eps=0)
     for row in ROWS.values():
         leaf = row.expand(1, 2, -1).clone().requires_grad_()
-        loss = mask_loss(fuse_layers([leaf, leaf], plan.cells, config), MASKS["shares"].expand(1, 2, *GRID), plan, config)
+        loss = mask_loss(
+            fuse_layers([leaf, leaf], plan.cells, config), MASKS["shares"].expand(1, 2, *GRID), plan, config
+        )
         loss.backward()
         assert math.isfinite(float(loss.detach())) and torch.isfinite(leaf.grad).all()
 
@@ -645,20 +662,41 @@ BAD = {
         "missing: ins_contents_labels, ins_masks, mask_index",
     ),
     "a list": (changed(mask_index=lambda m: m.tolist()), "missing: mask_index"),
-    "attn_labels on another device": (changed(attn_labels=lambda a: a.to("meta")), "attn_labels: expected device cpu as input_ids, found meta"),
-    "ins_masks on another device": (changed(ins_masks=lambda m: m.to("meta")), "ins_masks: expected device cpu as input_ids, found meta"),
-    "mask_index on another device": (changed(mask_index=lambda m: m.to("meta")), "mask_index: expected device cpu as input_ids, found meta"),
+    "attn_labels on another device": (
+        changed(attn_labels=lambda a: a.to("meta")),
+        "attn_labels: expected device cpu as input_ids, found meta",
+    ),
+    "ins_masks on another device": (
+        changed(ins_masks=lambda m: m.to("meta")),
+        "ins_masks: expected device cpu as input_ids, found meta",
+    ),
+    "mask_index on another device": (
+        changed(mask_index=lambda m: m.to("meta")),
+        "mask_index: expected device cpu as input_ids, found meta",
+    ),
     "attn_labels int32": (changed(attn_labels=lambda a: a.int()), "attn_labels: expected torch.int64"),
-    "ins_contents_labels float": (changed(ins_contents_labels=lambda a: a.float()), "ins_contents_labels: expected torch.int64"),
+    "ins_contents_labels float": (
+        changed(ins_contents_labels=lambda a: a.float()),
+        "ins_contents_labels: expected torch.int64",
+    ),
     "ins_masks int": (changed(ins_masks=lambda m: m.long()), "ins_masks: expected a floating dtype"),
     "mask_index int": (changed(mask_index=lambda m: m.long()), "mask_index: expected torch.bool"),
     "attn_labels too short": (changed(attn_labels=lambda a: a[:, 1:]), "attn_labels: expected shape"),
-    "ins_contents_labels too short": (changed(ins_contents_labels=lambda a: a[:, 1:]), "ins_contents_labels: expected shape"),
+    "ins_contents_labels too short": (
+        changed(ins_contents_labels=lambda a: a[:, 1:]),
+        "ins_contents_labels: expected shape",
+    ),
     "ins_masks 4-d": (changed(ins_masks=lambda m: m[0]), "ins_masks: expected shape"),
     "ins_masks of another batch": (changed(ins_masks=lambda m: m.repeat(2, 1, 1, 1, 1)), "ins_masks: expected shape"),
     "mask_index of fewer steps": (changed(mask_index=lambda m: m[..., :1]), "mask_index: expected shape"),
-    "masks of half a grid": (changed(ins_masks=lambda m: m[..., :2]), "ins_masks: expected at least 2 steps of r \\* 3 x r \\* 4"),
-    "masks twice as high only": (changed(ins_masks=lambda m: m.repeat(1, 1, 1, 2, 1)), "ins_masks: expected at least 2 steps"),
+    "masks of half a grid": (
+        changed(ins_masks=lambda m: m[..., :2]),
+        "ins_masks: expected at least 2 steps of r \\* 3 x r \\* 4",
+    ),
+    "masks twice as high only": (
+        changed(ins_masks=lambda m: m.repeat(1, 1, 1, 2, 1)),
+        "ins_masks: expected at least 2 steps",
+    ),
     "masks of one step": (
         changed(ins_masks=lambda m: m[:, :, :1], mask_index=lambda m: m[:, :, :1]),
         "ins_masks: expected at least 2 steps",
@@ -673,9 +711,15 @@ BAD = {
     "masks above 1": (changed(ins_masks=lambda m: m + 1), "ins_masks: expected values from 0 to 1"),
     "masks below 0": (changed(ins_masks=lambda m: m - 1), "ins_masks: expected values from 0 to 1"),
     "masks NaN": (changed(ins_masks=lambda m: m * math.nan), "ins_masks: expected values from 0 to 1"),
-    "instance too high": (changed(ins_contents_labels=at((30,), 2)), "ins_contents_labels: expected -100 or an instance index below 2, found \\[2\\]"),
+    "instance too high": (
+        changed(ins_contents_labels=at((30,), 2)),
+        "ins_contents_labels: expected -100 or an instance index below 2, found \\[2\\]",
+    ),
     "instance negative": (changed(ins_contents_labels=at((30,), -1)), "ins_contents_labels: .* found \\[-1\\]"),
-    "attn_labels beyond the vocabulary": (changed(attn_labels=at((35,), VOCABULARY)), "attn_labels: expected -100 or a token id below 160"),
+    "attn_labels beyond the vocabulary": (
+        changed(attn_labels=at((35,), VOCABULARY)),
+        "attn_labels: expected -100 or a token id below 160",
+    ),
     "no visual token": (
         changed(input_ids=lambda ids: torch.where(ids == 5, 77, ids)),
         "sample 0: expected one visual block in a supervised sample, found 0",
@@ -685,9 +729,18 @@ BAD = {
         "sample 0: expected one visual block in a supervised sample, found 2",
     ),
     "more blocks than grids": (changed(input_ids=at((10,), 77)), "sample 0: more visual blocks than rows"),
-    "a tag before the video": (tag_before_the_video, "sample 0: expected every supervised token behind the visual block .* found one at 1"),
-    "a tag in the padding": (changed(attention_mask=at((30,), 0)), "sample 0: found a supervised token where attention_mask is 0"),
-    "a grid of another size": (changed(video_grid_thw=lambda g: g + torch.tensor([1, 0, 0])), "sample 0: expected 36 visual tokens"),
+    "a tag before the video": (
+        tag_before_the_video,
+        "sample 0: expected every supervised token behind the visual block .* found one at 1",
+    ),
+    "a tag in the padding": (
+        changed(attention_mask=at((30,), 0)),
+        "sample 0: found a supervised token where attention_mask is 0",
+    ),
+    "a grid of another size": (
+        changed(video_grid_thw=lambda g: g + torch.tensor([1, 0, 0])),
+        "sample 0: expected 36 visual tokens",
+    ),
     "attention_mask 4-d": (changed(attention_mask=lambda m: m[:, None, None]), "attention_mask: expected shape"),
 }
 
@@ -740,11 +793,23 @@ def test_bad_options_are_named(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (lambda model, batch: {"input_ids": None, "inputs_embeds": model.get_input_embeddings()(batch["input_ids"])}, "input_ids"),
-        (lambda model, batch: {"inputs_embeds": model.get_input_embeddings()(batch["input_ids"])}, "inputs_embeds: expected none"),
+        (
+            lambda model, batch: {"input_ids": None, "inputs_embeds": model.get_input_embeddings()(batch["input_ids"])},
+            "input_ids",
+        ),
+        (
+            lambda model, batch: {"inputs_embeds": model.get_input_embeddings()(batch["input_ids"])},
+            "inputs_embeds: expected none",
+        ),
         (lambda model, batch: {"logits_to_keep": 1}, "logits_to_keep: expected 0"),
-        (lambda model, batch: {"past_key_values": model(**without_supervision(batch)).past_key_values}, "past_key_values: expected none"),
-        (lambda model, batch: {"position_ids": torch.zeros(4, *batch["input_ids"].shape).long()}, "position_ids: expected 3 components"),
+        (
+            lambda model, batch: {"past_key_values": model(**without_supervision(batch)).past_key_values},
+            "past_key_values: expected none",
+        ),
+        (
+            lambda model, batch: {"position_ids": torch.zeros(4, *batch["input_ids"].shape).long()},
+            "position_ids: expected 3 components",
+        ),
     ],
     ids=["embeddings alone", "embeddings too", "logits_to_keep", "past_key_values", "packed"],
 )

@@ -175,7 +175,9 @@ class HostWaits(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         given = tensors_of((args, kwargs))
         of_device = not self.planning or any(t.untyped_storage()._cdata in self.of_device for t in given)
-        by_mask = operation.name().startswith("aten::index") and any(t.dtype == torch.bool for t in tensors_of(args[1:2]))
+        by_mask = operation.name().startswith("aten::index") and any(
+            t.dtype == torch.bool for t in tensors_of(args[1:2])
+        )
         if of_device and (operation.name() in WAITING or by_mask):
             self.waits.append(operation.name())
         output = operation(*args, **(kwargs or {}))
@@ -189,7 +191,14 @@ class HostWaits(TorchDispatchMode):
 def test_supervision_waits_for_the_device_once(specs, monkeypatch):
     """Given position_ids and the vision output, which are stock's own waits, one copy to the host is all it adds."""
     model, batch = make_model(), make_batch(specs)
-    names = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+    names = (
+        "input_ids",
+        "attention_mask",
+        "mm_token_type_ids",
+        "image_grid_thw",
+        "video_grid_thw",
+        "second_per_grid_ts",
+    )
     batch["position_ids"], _ = model.model.get_rope_index(**{name: batch[name] for name in names if name in batch})
     seen = {"video": model.model.get_video_features(batch.pop("pixel_values_videos"), batch["video_grid_thw"])}
     if "pixel_values" in batch:

@@ -74,7 +74,9 @@ def test_bf16_is_near_the_cpus_float32(attention, checkpointing):
 @pytest.mark.parametrize("padding_side", ["right", "left"])
 def test_flash_attention_masks_the_padding_as_sdpa_does(padding_side):
     batch = on_gpu(make_batch(MIXED, padding_side))
-    losses = [model_with(PAPER, name).to("cuda", torch.bfloat16)(**batch).loss for name in ("sdpa", "flash_attention_2")]
+    losses = [
+        model_with(PAPER, name).to("cuda", torch.bfloat16)(**batch).loss for name in ("sdpa", "flash_attention_2")
+    ]
     torch.testing.assert_close(*losses, rtol=0.01, atol=0)
 
 

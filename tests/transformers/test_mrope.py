@@ -91,7 +91,14 @@ BATCHES = {
     "uneven rate": [[("text", 1), ("video", (7, 2, 4), 1 / 3), ("text", 2)]],
     "one step": [[("text", 3), ("video", (1, 2, 2), 1.0)]],
     "several blocks": [
-        [("text", 2), ("video", (4, 4, 2), 0.5), ("text", 3), ("image", (1, 6, 2)), ("video", (2, 2, 8), 2.0), ("text", 1)]
+        [
+            ("text", 2),
+            ("video", (4, 4, 2), 0.5),
+            ("text", 3),
+            ("image", (1, 6, 2)),
+            ("video", (2, 2, 8), 2.0),
+            ("text", 1),
+        ]
     ],
     "many samples": [
         [("video", (4, 4, 2), 0.5), ("text", 3)],
@@ -123,7 +130,14 @@ def test_generation_continues_behind_the_text(model):
     """Positions of the tokens that generate() adds: one further each, from the greatest of the prompt."""
     specs = [Spec("video", (6, 2, 3), before=2, after=4), Spec("image", (1, 2, 6), before=5, after=9), Spec(None)]
     batch = make_batch(specs, "left")
-    names = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+    names = (
+        "input_ids",
+        "attention_mask",
+        "mm_token_type_ids",
+        "image_grid_thw",
+        "video_grid_thw",
+        "second_per_grid_ts",
+    )
     pixels = {name: batch[name] for name in ("pixel_values", "pixel_values_videos")}
     inputs = {name: batch[name] for name in names}
     prompt, _ = model.model.get_rope_index(**inputs)

@@ -22,7 +22,10 @@ MODELING = "src/transformers/models/qwen2_5_vl/modeling_qwen2_5_vl.py"
 
 TEXT = [Spec(None, before=4, after=9), Spec(None, before=1, after=6)]
 IMAGES = [Spec("image", (1, 3, 5), before=4, after=7), Spec("image", (1, 2, 2), before=2, after=5)]
-VIDEOS = [Spec("video", (4, 3, 2), before=4, after=7), Spec("video", (2, 2, 2), before=2, after=5, seconds_per_step=2.0)]
+VIDEOS = [
+    Spec("video", (4, 3, 2), before=4, after=7),
+    Spec("video", (2, 2, 2), before=2, after=5, seconds_per_step=2.0),
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,14 @@ def models(request, upstream):
 
 
 def with_positions(model, batch):
-    names = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+    names = (
+        "input_ids",
+        "attention_mask",
+        "mm_token_type_ids",
+        "image_grid_thw",
+        "video_grid_thw",
+        "second_per_grid_ts",
+    )
     positions, _ = model.model.get_rope_index(**{name: batch[name] for name in names if name in batch})
     return batch | {"position_ids": positions}
 
@@ -82,7 +92,7 @@ def test_logits_loss_and_gradients_are_upstreams_to_the_bit(models, name, paddin
     assert torch.equal(outputs[0].logits, outputs[1].logits)
     assert torch.equal(outputs[0].loss, outputs[1].loss) and outputs[0].loss > 0
     assert outputs[0].keys() == outputs[1].keys()
-    for model, output in zip(models, outputs):
+    for output in outputs:
         output.loss.backward()
     compared = 0
     for (parameter, ours), (_, theirs) in zip(models[0].named_parameters(), models[1].named_parameters()):
@@ -96,7 +106,9 @@ def test_logits_loss_and_gradients_are_upstreams_to_the_bit(models, name, paddin
 @pytest.mark.parametrize("name", ["text", "images", "videos"])
 def test_attentions_and_hidden_states_are_upstreams_to_the_bit(upstream, name):
     ours = make_tiny_model(attn_implementation="eager")
-    theirs = upstream.Qwen2_5_VLForConditionalGeneration._from_config(make_tiny_config(), attn_implementation="eager").eval()
+    theirs = upstream.Qwen2_5_VLForConditionalGeneration._from_config(
+        make_tiny_config(), attn_implementation="eager"
+    ).eval()
     theirs.load_state_dict(ours.state_dict())
     batch = batch_of(name, "left", ours)
     with torch.no_grad():
@@ -132,6 +144,8 @@ def test_upstream_places_text_inside_a_video(upstream):
     names = ("input_ids", "attention_mask", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts")
     model = make_tiny_model()
     theirs = upstream.Qwen2_5_VLForConditionalGeneration(make_tiny_config())
-    last = [m.model.get_rope_index(**{name: batch[name] for name in names})[0][:, 0, -1].tolist() for m in (model, theirs)]
+    last = [
+        m.model.get_rope_index(**{name: batch[name] for name in names})[0][:, 0, -1].tolist() for m in (model, theirs)
+    ]
     # the block starts at 2, its last step at 2 + 60; the vision end and two words follow
     assert last == [[65, 65, 65], [7, 7, 7]]

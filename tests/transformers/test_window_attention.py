@@ -88,7 +88,9 @@ def test_the_tower_gives_the_same_by_sdpa_and_by_eager():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     for name, gradient in gradients.items():
         # float32 sums over 300 patches: five digits of the largest entry
-        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-3, atol=1e-5 * gradient.abs().max().item())
+        torch.testing.assert_close(
+            gradient, expected_gradients[name], rtol=1e-3, atol=1e-5 * gradient.abs().max().item()
+        )
 
 
 class Operations(TorchDispatchMode):

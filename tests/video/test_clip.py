@@ -214,7 +214,12 @@ def test_the_header_tells_what_the_clip_will_be(mp4, tmp_path, most):
         header = read_header(source, budget, folder_fps=3.0, max_tokens=most)
         clip = read_clip(source, budget, folder_fps=3.0, max_tokens=most)
         assert header.tokens == tokens(len(clip.numbers), clip.frames.shape[2:])
-        assert (header.total, header.fps, header.height, header.width) == (clip.total, clip.fps, clip.height, clip.width)
+        assert (header.total, header.fps, header.height, header.width) == (
+            clip.total,
+            clip.fps,
+            clip.height,
+            clip.width,
+        )
     with pytest.raises(DataError, match="clip.mp4: 2 visual tokens at least") as caught:
         read_header(mp4, budget, max_tokens=1)
     assert caught.value.reason == Reason.TOO_LONG
@@ -313,7 +318,9 @@ def test_what_hangs_is_given_up(tmp_path, name):
 def test_what_is_merely_slow_is_given_up_and_ends(mp4, monkeypatch):
     resized = []
     true = clip_module.resize_frame
-    monkeypatch.setattr(clip_module, "resize_frame", lambda *given: time.sleep(0.1) or resized.append(1) or true(*given))
+    monkeypatch.setattr(
+        clip_module, "resize_frame", lambda *given: time.sleep(0.1) or resized.append(1) or true(*given)
+    )
     with pytest.raises(DataError, match="clip.mp4: not read after 0.25 s") as caught:
         read_clip(mp4, SMALL, time_limit_s=0.25)
     assert caught.value.reason == Reason.TIMEOUT

@@ -245,7 +245,7 @@ def test_a_file_with_noise_in_it(make_file, tmp_path, name):
 def test_damage_that_no_wanted_frame_needs_does_not_matter(make_file, tmp_path):
     content = bytearray(make_file("b-frames").read_bytes())
     with av.open(str(make_file("b-frames"))) as container:
-        packets = sorted(((packet.pts, packet.pos, packet.size) for packet in container.demux(video=0) if packet.size))
+        packets = sorted((packet.pts, packet.pos, packet.size) for packet in container.demux(video=0) if packet.size)
     _, position, size = packets[3]
     content[position + 5 : position + size] = bytes(size - 5)
     (tmp_path / "noise.mp4").write_bytes(content)
@@ -285,7 +285,11 @@ def test_times_in_the_order_of_storing_are_not_believed(tmp_path, codec, ending)
 
 def test_a_file_that_could_reorder_and_does_not_keeps_its_times(make_file, tmp_path):
     """Frames may be stored in another order by its header, but none is: seeking stays possible."""
-    path = write_video(tmp_path / "still.mp4", moving_pictures(40), options={"g": "12", "bf": "3", "b_strategy": "0", "weightp": "0", "ref": "1", "x264-params": "bframes=0"})
+    path = write_video(
+        tmp_path / "still.mp4",
+        moving_pictures(40),
+        options={"g": "12", "bf": "3", "b_strategy": "0", "weightp": "0", "ref": "1", "x264-params": "bframes=0"},
+    )
     with VideoFile(path) as file:
         assert file._timestamps is not None and file.total == 40
     with VideoFile(make_file("b-frames")) as file:
@@ -355,7 +359,9 @@ def test_playlists_and_scripts_open_no_other_file(tmp_path):
 @pytest.mark.parametrize("brand", [b"heic", b"mif1", b"avif"])
 def test_a_picture_in_a_videos_container_is_not_read_as_its_first_tile(tmp_path, brand):
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(100))
-    assert "a picture in HEIF (HEIC or AVIF), of which one tile would be read; save it as JPEG or PNG" in not_opened(tmp_path / "photo.heic")
+    assert "a picture in HEIF (HEIC or AVIF), of which one tile would be read; save it as JPEG or PNG" in not_opened(
+        tmp_path / "photo.heic"
+    )
 
 
 def test_a_real_photograph_of_a_phone_is_refused(test_data):

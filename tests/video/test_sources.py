@@ -75,7 +75,9 @@ def test_arrays_and_tensors():
         assert np.array_equal(read(video), frames)
     for image in (frames[1], torch.from_numpy(frames[1]), planar[1], Image.fromarray(frames[1])):
         assert np.array_equal(read(image), frames[1:2])
-    narrow = np.arange(2 * 3 * 5 * 3, dtype=np.uint8).reshape(2, 3, 5, 3)  # 3 in both places: the last one is the colour
+    narrow = np.arange(2 * 3 * 5 * 3, dtype=np.uint8).reshape(
+        2, 3, 5, 3
+    )  # 3 in both places: the last one is the colour
     assert np.array_equal(read(narrow), narrow)
 
 
@@ -88,14 +90,25 @@ def test_what_is_an_image():
     assert is_image_source("http://x.org/a.png?size=3#top")
     assert is_image_source("data:image/png;base64,AAAA") and is_image_source(Image.new("RGB", (4, 4)))
     assert is_image_source(np.zeros((4, 4, 3), np.uint8)) and is_image_source(torch.zeros(3, 4, 4))
-    videos = ["a.mp4", "a.gif", "folder", Path("x"), "http://x.org/a.mp4", "data:video/mp4;base64,AAAA", ["a.jpg"], None]
+    videos = [
+        "a.mp4",
+        "a.gif",
+        "folder",
+        Path("x"),
+        "http://x.org/a.mp4",
+        "data:video/mp4;base64,AAAA",
+        ["a.jpg"],
+        None,
+    ]
     assert not any(is_image_source(source) for source in videos)
     assert not is_image_source(np.zeros((2, 4, 4, 3), np.uint8))
 
 
 def test_names_in_errors_stay_short(mp4):
     assert describe_source(mp4) == str(mp4)
-    assert describe_source("data:image/png;base64," + "A" * 5000) == "data:image/png;base64,AAAAAAAA... (5022 characters)"
+    assert (
+        describe_source("data:image/png;base64," + "A" * 5000) == "data:image/png;base64,AAAAAAAA... (5022 characters)"
+    )
     assert describe_source([mp4, 3]) == f"a list of 2 frames, the first {mp4}"
     assert describe_source(np.zeros((2, 4, 4, 3))) == "ndarray [2, 4, 4, 3]"
     assert describe_source(None) == "NoneType"
@@ -259,7 +272,13 @@ def site(mp4):
     """The address of a real HTTP server."""
     video, image = mp4.read_bytes(), png(Image.fromarray(pictures(1)[0]))
     _Pages.pages = {"/clip.mp4": video, "/clip": video, "/a.png": image, "/image": image}
-    _Pages.pages |= {"/page.mp4": b"<html>sign in</html>", "/broken.mp4": video, "/slow.mp4": video, "/stall.mp4": video, "/drip.mp4": video * 20}
+    _Pages.pages |= {
+        "/page.mp4": b"<html>sign in</html>",
+        "/broken.mp4": video,
+        "/slow.mp4": video,
+        "/stall.mp4": video,
+        "/drip.mp4": video * 20,
+    }
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Pages)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -64,7 +64,9 @@ def draw_sheet(path: str | Path, sample: Sample, rows: list[Row], scale: Scale, 
         axes[0, column].set_title(f"frame {number}, {number / sample.clip.fps:.1f} s", fontsize=9)
         for line, row in enumerate(rows, start=1):
             drawn = _draw(axes[line, column], sample, number, row.heat[step], scale.highest, row.outlined)
-    for line, label in enumerate(labels, start=1):  # beside the row: upright it would be longer than a flat frame is tall
+    for line, label in enumerate(
+        labels, start=1
+    ):  # beside the row: upright it would be longer than a flat frame is tall
         axes[line, 0].set_ylabel(label, fontsize=_LABEL_PT, rotation=0, ha="right", va="center", parse_math=False)
     if title:
         figure.suptitle(heading, fontsize=_TITLE_PT, parse_math=False)

@@ -1,6 +1,6 @@
 """The LLaVA-Video supplement: records whose videos can be read, one question and answer each, sampled and reported.
 
-    python -m swim.construct.llava --input LLaVA-Video-178K/*/*_oe_*.json --video_root LLaVA-Video-178K \\
+    swim llava --input LLaVA-Video-178K/*/*_oe_*.json --video_root LLaVA-Video-178K \\
         --path "{data_source}/{video}" --sample 100000 --by duration,source \\
         --output data/train/filtered_valid_llava_video_178k_0.json
 
@@ -11,26 +11,21 @@ from `data_source` ("0_30_s_youtube_v0_1"); without one there the duration is th
 it, NAME.report.json.
 """
 
-import argparse
 import hashlib
 import json
-import os
 import random
 import re
-import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
-from swim.command_line import command_parser
 from swim.concurrently import run_concurrently
 from swim.construct.outputs import ShardWriter
 from swim.data.records import parse_record
-from swim.data.root import DataRoot, add_root_options, root_of
+from swim.data.root import DataRoot
 from swim.data.streaming import stream_records
 from swim.errors import DataError, Reason
 from swim.files import write_atomically
@@ -190,62 +185,39 @@ def write_records(files: list[Path], chosen: list[Candidate], template: str, out
     writer.finish()
 
 
-def print_report(report: dict, output: Path):
-    table = Table(title=f"{report['records']:,} records, {report['kept']:,} kept")
-    table.add_column("")
-    table.add_column("records", justify="right")
-    for name, count in report["kept_by_duration_and_source"].items():
-        table.add_row(name, f"{count:,}")
-    table.add_section()
-    for reason, count in report["dropped"].items():
-        table.add_row(reason, f"{count:,}", style="dim")
-    table.add_row("not drawn", f"{report['not_drawn']:,}", style="dim")
-    console.print(table)
-    console.print(f"{report['shortened_to_one_turn']:,} conversations shortened to one turn. Written: {output}")
+def filter_records(
+    files: list[Path],
+    root: DataRoot,
+    output: Path,
+    template: str = "{video}",
+    sample: int | None = None,
+    by: list[str] | None = None,
+    seed: int = 0,
+    workers: int = 1,
+) -> dict:
+    """Writes the output and its report; returns the report, whose records are kept + dropped + not_drawn.
 
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(__doc__, "swim.construct.llava")
-    parser.add_argument("--input", nargs="+", required=True, help="LLaVA-Video files (.json, .jsonl, .gz)")
-    add_root_options(parser, "the videos are", required=True)
-    parser.add_argument("--output", required=True, help="a .json file")
-    parser.add_argument(
-        "--path", default="{video}", help='of a video below --video_root, such as "{data_source}/{video}"'
-    )
-    parser.add_argument("--sample", type=int, help="how many to keep (default: all that can be read)")
-    parser.add_argument("--by", default="", help="duration, source or duration,source: draw evenly from each")
-    parser.add_argument("--seed", type=int, default=0, help="decides which records are drawn")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="videos opened at a time")
-    options = parser.parse_args(arguments)
-    try:
-        report = filter_records(options)
-    except (DataError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print_report(report, Path(options.output))
-    return 0
-
-
-def filter_records(options: argparse.Namespace) -> dict:
-    """Writes the output and its report; returns the report, whose records are kept + dropped + not_drawn."""
-    by = [name for name in options.by.split(",") if name]
+    template: path of a video below `root`, from a record's keys. sample: how many to draw, None for all; by: evenly from
+    each of "duration", "source" or pair of both. workers: videos opened at a time. Raises ValueError, DataError.
+    """
+    by = by or []
     if unknown := set(by) - set(_STRATA):
         raise ValueError(f"--by: expected {' or '.join(_STRATA)}, found {', '.join(sorted(unknown))}")
-    if not options.output.endswith(".json"):
-        raise ValueError(f"--output must end in .json, found {options.output}")
-    if options.sample is not None and options.sample < 1:
-        raise ValueError(f"--sample must be 1 or more, found {options.sample}")
-    files, output, prober = [Path(path) for path in options.input], Path(options.output), Prober(options.workers)
-    candidates, dropped = find_candidates(files, root_of(options, files[0]), options.path)
+    if output.suffix != ".json":
+        raise ValueError(f"--output must end in .json, found {output}")
+    if sample is not None and sample < 1:
+        raise ValueError(f"--sample must be 1 or more, found {sample}")
+    prober = Prober(workers)
+    candidates, dropped = find_candidates(files, root, template)
     records = len(candidates) + dropped.total()
-    chosen, unreadable = choose(candidates, options.sample, by, options.seed, prober)
+    chosen, unreadable = choose(candidates, sample, by, seed, prober)
     dropped += unreadable
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_records(files, chosen, options.path, output)
+    write_records(files, chosen, template, output)
     strata = Counter("/".join(stratum_of(candidate, list(_STRATA), prober)) for candidate in chosen)
     report = {
         "inputs": [{"file": path.name, "sha256": _sha256(path)} for path in files],
-        "settings": {"path": options.path, "sample": options.sample, "by": by, "seed": options.seed},
+        "settings": {"path": template, "sample": sample, "by": by, "seed": seed},
         "records": records,
         "kept": len(chosen),
         "dropped": dict(dropped.most_common()),
@@ -260,7 +232,3 @@ def filter_records(options: argparse.Namespace) -> dict:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -174,7 +174,9 @@ def _pixels(path: Path, video: VideoFacts, read: Callable[[Image.Image], np.ndar
     try:
         check_file(path)
         with warnings.catch_warnings(), _open_png(path) as image:
-            if image.width * image.height > (video.width + 1) * (video.height + 1):  # what is far too large is not decoded
+            if image.width * image.height > (video.width + 1) * (
+                video.height + 1
+            ):  # what is far too large is not decoded
                 raise _misfit(image.height, image.width, video)
             pixels = read(image)
     except DataError as error:

@@ -1,15 +1,7 @@
-"""A page to judge NL-Refer records by eye: frames with outlined masks, and the text with each noun in its mask's colour.
-
-    python -m swim.construct.review output/nl_refer/refined-format-train-00000.json --video_root data --output review.html
-    python -m swim.construct.review FILE --video_root DIR --sample 50 --seed 1 --frames 6 --output review.html
-
-Takes training records, Bench-D and Bench-Q items. The page is one file that needs nothing else. What rejected.jsonl in the
-same folder holds is shown with its reasons.
-"""
+"""A page to judge NL-Refer records by eye: frames with outlined masks, each noun in its mask's colour."""
 
 import html
 import random
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +9,15 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
-from swim.command_line import command_parser
 from swim.construct.frames import COLOURS, OutlinedFrame, colour_of, outlined_frames
-from swim.construct.run import REJECTED
 from swim.construct.tasks import Kind, kind_of
 from swim.data.bench import parse_bench_d, parse_bench_q
 from swim.data.records import parse_record
-from swim.data.root import DataRoot, add_root_options, root_of
+from swim.data.root import DataRoot
 from swim.data.streaming import stream_records
 from swim.data.tags import assign_instances, strip_tags
 from swim.errors import DataError
-from swim.files import read_json_lines, write_atomically
+from swim.files import write_atomically
 
 FRAME_PIXELS = 400 * 225
 _PAGE = """<!DOCTYPE html>
@@ -180,35 +170,3 @@ def _rejections(rejected: list[dict], most: int) -> str:
         reason = f'<p class="bad">{html.escape(entry["reason"])}: {html.escape(entry["message"])}</p>'
         entries.append(f"<article><h2>{html.escape(name)}</h2>{reason}{replies}</article>")
     return f"<h1>Rejected</h1><table><tr><th>reason</th><th>records</th></tr>{rows}</table>" + "".join(entries)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(__doc__, "swim.construct.review")
-    parser.add_argument("file", help="NL-Refer records or bench items (.json, .jsonl, .gz)")
-    add_root_options(parser, "the videos are")
-    parser.add_argument("--output", default="review.html", help="the page to write")
-    parser.add_argument("--sample", type=int, default=20, help="records, and rejected ones, to show")
-    parser.add_argument("--seed", type=int, default=0, help="decides which records are drawn")
-    parser.add_argument("--frames", type=int, default=4, help="annotated frames of each record")
-    options = parser.parse_args(arguments)
-    try:
-        path = Path(options.file)
-        if options.sample < 1 or options.frames < 1:
-            raise ValueError("--sample and --frames must be 1 or more")
-        root = root_of(options, path)
-        chosen, total = sample_records(path, options.sample, options.seed)
-        shown = [
-            show_record(raw, f"{path}, record {position}", root, options.frames)
-            for position, raw in tqdm(chosen, desc="drawing", unit="record")
-        ]
-        rejected = list(read_json_lines(path.parent / REJECTED))
-        write_page(Path(options.output), path.name, shown, total, rejected, options.sample)
-    except (DataError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    console.print(f"written: {options.output}, {len(shown)} of {total:,} records")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -81,7 +81,9 @@ def _refuse_polygons_off(polygons: list[list[float]], height: int, width: int):
         numbers = [number for polygon in polygons for number in polygon[start::2]]
         for number in (min(numbers), max(numbers)):
             if not -_BEYOND_PX <= number <= side + _BEYOND_PX:
-                raise ValueError(f"a polygon leaves its frame of {height} x {width}: {name} = {number:g}; cut it off there")
+                raise ValueError(
+                    f"a polygon leaves its frame of {height} x {width}: {name} = {number:g}; cut it off there"
+                )
 
 
 def _checked_rle(segmentation: dict) -> tuple[list[int], bytes]:

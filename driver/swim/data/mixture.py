@@ -90,7 +90,9 @@ class Mixture:
         """The sources for a terminal or a log file: each path whole, on a line of its own."""
         lines = ["mixture:"]
         for source in self.sources:
-            taken = f"{source.selected:,} rows of {source.records:,} records ({source.strategy}, weight {source.weight:g})"
+            taken = (
+                f"{source.selected:,} rows of {source.records:,} records ({source.strategy}, weight {source.weight:g})"
+            )
             skipped = f", {source.skipped:,} on the skip list" if source.skipped else ""
             others = ", untrusted" if source.untrusted else ""
             lines += [f"  {source.json_path}", f"    {taken}{skipped}{others}, SHA-256 {source.sha256[:12]}"]

@@ -214,7 +214,7 @@ def _refuse_videorefer(raw: _RawRecord, texts: list[str]):
     if raw.annotation and found is not None and not any("<ins>" in text for text in texts):
         raise DataError(
             f"conversations: the original VideoRefer layout ({found} instead of an <ins> tag); name the objects in words "
-            "first: python -m swim.construct"
+            "first: swim construct"
         )
 
 

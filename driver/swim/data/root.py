@@ -1,6 +1,5 @@
 """Where the videos of a file lie, and whether its records may name others."""
 
-import argparse
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,22 +56,6 @@ class DataRoot:
 def as_root(root: "str | Path | DataRoot") -> DataRoot:
     """A trusted folder, unless it is a DataRoot already."""
     return root if isinstance(root, DataRoot) else DataRoot(Path(root))
-
-
-def add_root_options(parser: argparse.ArgumentParser, what: str = "the records' videos are", required: bool = False):
-    """--video_root and --untrusted, for `root_of`."""
-    default = "" if required else " (default: the file's folder)"
-    parser.add_argument("--video_root", required=required, help=f"what {what} relative to{default}")
-    parser.add_argument(
-        "--untrusted",
-        action="store_true",
-        help="others made the file: refuse URLs, and paths that lead out of --video_root (default: allow both)",
-    )
-
-
-def root_of(options: argparse.Namespace, file: str | Path) -> DataRoot:
-    """What the options of `add_root_options` say for a file."""
-    return DataRoot(Path(options.video_root or Path(file).parent), options.untrusted)
 
 
 def _real(path: Path) -> Path:

@@ -180,5 +180,7 @@ def _told(error: DataError, record: Record) -> DataError:
     if error.reason != Reason.MISSING or error.where is not None:
         return error.at(record.where)
     on_command_line = record.where.startswith("--")
-    step = f"a relative path starts at {Path.cwd()}" if on_command_line else "fix the record, or data_root (--video_root)"
+    step = (
+        f"a relative path starts at {Path.cwd()}" if on_command_line else "fix the record, or data_root (--video_root)"
+    )
     return DataError(f"{error.message}; {step}", record.where, error.reason)

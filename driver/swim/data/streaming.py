@@ -121,7 +121,9 @@ def _uncut_end(block: bytes) -> int:
         return len(block)
     found -= _backslashes_before(block, found)
     first_half = found - 6
-    cuts_pair = first_half >= 0 and _FIRST_HALF.match(block, first_half) and _backslashes_before(block, first_half) % 2 == 0
+    cuts_pair = (
+        first_half >= 0 and _FIRST_HALF.match(block, first_half) and _backslashes_before(block, first_half) % 2 == 0
+    )
     return first_half if cuts_pair else found
 
 

@@ -8,7 +8,9 @@ from swim.errors import DataError, Reason
 _TAG = re.compile(r"<(/?)ins>")
 # What was meant as a tag, in other letters, with other brackets, or escaped as in HTML or JSON; tags themselves too.
 _OPENING, _CLOSING = r"(?:<|＜|&lt;|&#60;|\\u003c)", r"(?:>|＞|&gt;|&#62;|\\u003e)"
-_TAG_LIKE = re.compile(rf"{_OPENING}\s*[/\\]{{0,2}}\s*ins(?![a-z]).{{0,20}}?{_CLOSING}|{_OPENING}\s*[/\\]{{0,2}}\s*ins\b", re.I | re.S)
+_TAG_LIKE = re.compile(
+    rf"{_OPENING}\s*[/\\]{{0,2}}\s*ins(?![a-z]).{{0,20}}?{_CLOSING}|{_OPENING}\s*[/\\]{{0,2}}\s*ins\b", re.I | re.S
+)
 _PLACEHOLDER = r"<\s*(?:video|image)\s*>"
 _PLACEHOLDER_LIKE = re.compile(rf"{_OPENING}\s*(?:video|image)\s*/?\s*{_CLOSING}", re.I)
 
@@ -88,7 +90,9 @@ def _refuse_almost_tags(text: str):
     for found in _TAG_LIKE.finditer(text):
         if not _TAG.fullmatch(found.group()):
             shown = _shorten(found.group())
-            raise _misfit(f"{shown} at character {found.start()} of {_shorten(text)} is almost a tag; write <ins>noun</ins>")
+            raise _misfit(
+                f"{shown} at character {found.start()} of {_shorten(text)} is almost a tag; write <ins>noun</ins>"
+            )
 
 
 def assign_instances(phrases: list[str], instances: int, mentions: list[int] | None = None) -> list[int]:

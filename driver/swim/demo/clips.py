@@ -2,19 +2,15 @@
 
 The objects of a clip have different colours, so that a phrase such as "red circle" names one of them.
 
-    python -m swim.demo.clips --output output/demo_data --train_clips 1000 --held_out_clips 100 --seed 0
-
 The folder then holds ``train.json`` and ``held_out.json`` (NL-Refer records), ``train.yaml`` and ``held_out.yaml``
 (data configurations), ``clips/<split>/*.mp4`` and, written last, ``manifest.json``.
 """
 
-import argparse
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +19,6 @@ import yaml
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from swim.command_line import command_parser
 from swim.concurrently import WorkerProcesses
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render
 from swim.video.encoder import write_video
@@ -188,33 +183,3 @@ def _is_complete(manifest: Path, request: dict) -> bool:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _switch(text: str) -> bool:
-    """Read a command-line boolean: bool("false") would be True."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
-    return text.lower() == "true"
-
-
-def main() -> None:
-    parser = command_parser("Makes the demo's clips and records.")
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--train_clips", type=int, default=1000, help="clips to train on")
-    parser.add_argument("--held_out_clips", type=int, default=100, help="clips to score on")
-    parser.add_argument("--seed", type=int, default=0, help="decides what is drawn")
-    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
-    for field in fields(ClipSettings):
-        read = _switch if field.type is bool else field.type
-        parser.add_argument(f"--{field.name}", type=read, default=field.default, help=field.metadata["help"])
-    args = parser.parse_args()
-    try:
-        settings = ClipSettings(**{field.name: getattr(args, field.name) for field in fields(ClipSettings)})
-        data = make_demo_data(args.output, args.train_clips, args.held_out_clips, args.seed, settings, args.workers)
-    except (RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    print(data.data_root)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,5 @@
 """A tiny, randomly initialised Qwen2.5-VL with its processor: small enough to be trained on two CPU cores.
 
-    python -m swim.demo.model --output output/tiny_model
-    python -m swim.demo.model --output output/tiny_model --tokenizer path/to/Qwen2.5-VL-7B-Instruct
-
 The folder is a complete checkpoint: ``AutoProcessor`` and ``Qwen2_5_VLForConditionalGeneration`` load it offline.
 Without ``--tokenizer`` the model gets a byte-level BPE of its own, learnt from the demo's texts, with Qwen's
 pre-tokenisation and special tokens. With it, the same model is built around the real tokenizer and chat template.
@@ -11,7 +8,6 @@ pre-tokenisation and special tokens. With it, the same model is built around the
 import json
 import math
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,7 +24,6 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from swim.command_line import command_parser
 from swim.data.chat import SYSTEM_PROMPT
 from swim.demo.clips import demo_texts
 
@@ -278,19 +273,3 @@ def build_tiny_model(
     model.save_pretrained(output)
     build_processor(tokenizer, chat_template).save_pretrained(output)
     return output
-
-
-def main() -> None:
-    parser = command_parser("Writes a tiny random Qwen2.5-VL checkpoint.")
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--tokenizer", help="folder with Qwen2.5-VL's own tokenizer and chat template")
-    parser.add_argument("--seed", type=int, default=0, help="decides the weights")
-    args = parser.parse_args()
-    try:
-        print(build_tiny_model(args.output, args.tokenizer, seed=args.seed))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,30 +1,13 @@
-"""VideoRefer-Bench-Q: multiple-choice questions about named objects.
-
-    python -m swim.eval.bench_q --model output/demo --questions bench_q.json --output output/bench_q
-
-Writes answers.jsonl, items.jsonl (each answer with the letter that was read from it) and report.json; an interrupted
-run goes on when the same command is given again. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
-"""
+"""VideoRefer-Bench-Q: the report of an evaluation."""
 
 import json
-import sys
 from pathlib import Path
 
-from rich.table import Table
-
-from swim.command_line import command_parser
-from swim.data.bench import parse_bench_q
-from swim.data.root import root_of
-from swim.errors import DataError
-from swim.eval.command import ItemFile, add_model_options, answer_all, as_question, console, demo_of, read_items, today
-from swim.eval.letters import PARSERS
+from swim.eval.items import ItemFile, today
 from swim.eval.published import BENCH_Q
-from swim.eval.scores_q import PROMPT, prompt_of, score_items, summarise
-from swim.eval.stats import interval_words
+from swim.eval.scores_q import summarise
 from swim.files import write_atomically
 from swim.infer.remote import server_notes
-from swim.llm import ServiceRefuses
-from swim.processes import processes
 
 
 def write_report(folder: Path, file: ItemFile, scored: list[dict], parser: str) -> dict:
@@ -43,50 +26,3 @@ def write_report(folder: Path, file: ItemFile, scored: list[dict], parser: str) 
     write_atomically(folder / "items.jsonl", lines)
     write_atomically(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
-
-
-def print_report(report: dict, folder: Path):
-    table = Table(
-        title=f"VideoRefer-Bench-Q, {report['questions']['file']} (sha256 {report['questions']['sha256'][:12]})"
-    )
-    for column in ("", "accuracy %", "right", "items"):
-        table.add_column(column, justify="left" if not column else "right")
-    for kind, score in report["by_type"].items():
-        table.add_row(kind, f"{score['accuracy']:.1f}", str(score["right"]), str(score["items"]))
-    interval = interval_words(report["micro_interval_95"], ".1f")
-    table.add_row("micro", f"{report['micro']:.1f}", interval, str(report["items"]), style="bold")
-    table.add_row("macro", f"{report['macro']:.1f}", "", "")
-    table.add_section()
-    for entry in BENCH_Q:
-        table.add_row(f"{entry.model}, published", f"{entry.value:.1f}", "", "", style="dim")
-    console.print(table)
-    console.print(
-        f"parser {report['parser']}: {report['unparsed']} answer(s) name no option; {report['unanswered']} of "
-        f"{report['items']} items are unanswered. Written: {folder}/report.json, items.jsonl"
-    )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(__doc__, "swim.eval.bench_q")
-    parser.add_argument("--parser", choices=PARSERS, default="strict", help="how a letter is read from an answer")
-    parser.add_argument("--prompt", default=PROMPT, help="with {question} and {options}")
-    add_model_options(parser, "output/bench_q", max_new_tokens=128)
-    options = parser.parse_args(arguments)
-    try:
-        path = options.questions or demo_of(options).bench_q
-        file = read_items(path, root_of(options, path), parse_bench_q, options.limit)
-        questions = [as_question(key, item, prompt_of(item, options.prompt)) for key, item in file.items.items()]
-        answers = answer_all(options, file, questions, options.prompt)
-    except (DataError, ValueError, ServiceRefuses) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if not processes().is_main_process:
-        return 0
-    folder = Path(options.output)
-    report = write_report(folder, file, score_items(file.items, answers, options.parser), options.parser)
-    print_report(report, folder)
-    return int(report["unanswered"] > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

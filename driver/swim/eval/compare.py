@@ -1,21 +1,12 @@
-"""Two or more evaluations of the same items, joined by item.
-
-    python -m swim.eval.compare output/base/bench_q output/swim/bench_q --output output/compare
-
-Each folder is what bench_q or bench_d left. The first is compared with each other one: wins and losses by type, a paired
-bootstrap of the difference, McNemar's exact test for right and wrong answers, and the items that changed. Prints
-Markdown; writes compare.md and compare.json into `--output`.
-"""
+"""Two evaluations of the same items, joined by item."""
 
 import json
 import statistics
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from swim.command_line import command_parser
 from swim.eval.stats import interval_words, mcnemar, paired_bootstrap, rounded, rounded_interval
-from swim.files import read_json_lines, write_atomically
+from swim.files import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -33,7 +24,7 @@ def read_run(folder: Path) -> Run:
     """Raises ValueError for a folder that holds no report."""
     path = folder / "report.json"
     if not path.exists():
-        raise ValueError(f"{folder} holds no report.json; run swim.eval.bench_q or bench_d first")
+        raise ValueError(f"{folder} holds no report.json; run swim bench-q or swim bench-d first")
     report = json.loads(path.read_text(encoding="utf-8"))
     if report["benchmark"] == "VideoRefer-Bench-Q":
         entries = list(read_json_lines(folder / "items.jsonl"))
@@ -132,30 +123,3 @@ def as_markdown(result: dict) -> str:
     changed = ", ".join(f"{c['id']} ({c['first']:g} to {c['second']:g})" for c in result["changed"])
     lines += ["", f"Items that changed: {changed or 'none'}."]
     return "\n".join(lines) + "\n"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(__doc__, "swim.eval.compare")
-    parser.add_argument(
-        "folders", nargs="+", type=Path, help="output folders of bench_q or bench_d, the reference first"
-    )
-    parser.add_argument("--output", type=Path, default=Path("output/compare"), help="folder of the comparison")
-    options = parser.parse_args(arguments)
-    try:
-        if len(options.folders) < 2:
-            raise ValueError("expected at least two folders")
-        first, *others = [read_run(folder) for folder in options.folders]
-        results = [compare(first, other) for other in others]
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    text = "\n".join(as_markdown(result) for result in results)
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.output / "compare.md", text)
-    write_atomically(options.output / "compare.json", json.dumps(results, indent=1) + "\n")
-    print(text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

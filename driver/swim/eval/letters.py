@@ -13,13 +13,17 @@ PARSERS = ("strict", "released")
 
 _DECORATION = str.maketrans("", "", '*_`"“”„«»#$')
 _SPECIAL = re.compile(r"</?s>|<\|[^|<>]*\|>")  # of chat templates, where a server leaves them
-_WRAPPED = re.compile(r"<answer>(.*?)</answer>|\\boxed\s*\{\s*(?:\\(?:text|mathrm|textbf)\s*\{)?([^{}]*)\}", re.I | re.S)
+_WRAPPED = re.compile(
+    r"<answer>(.*?)</answer>|\\boxed\s*\{\s*(?:\\(?:text|mathrm|textbf)\s*\{)?([^{}]*)\}", re.I | re.S
+)
 # (B)  [B]  【B】  of any letter; not the (s) of "person(s)"
 _BRACKETED = re.compile(r"(?<!\w)[(\[【]\s*([A-Za-z])\s*[)\]】]")
 # A letter and nothing else: A  (a)  A.  A)  B。
 _ALONE = re.compile(r"[(\[【]?\s*([A-Za-z])\s*[)\]】]?\s*[.:,;!。,、)]*")
 # A letter set off in front of its option: (A) A helmet   B. Nasa   B - A scarf   C、伞
-_LEADING = re.compile(r"(?:[(\[【]([A-Za-z])[)\]】]\s*[.:,;-]?\s*|([A-Z])(?:[.):,;、。]\s*|\s+[-–—]\s+)|([a-z])\)\s*)(\S.*)")
+_LEADING = re.compile(
+    r"(?:[(\[【]([A-Za-z])[)\]】]\s*[.:,;-]?\s*|([A-Z])(?:[.):,;、。]\s*|\s+[-–—]\s+)|([a-z])\)\s*)(\S.*)"
+)
 _INITIALS = re.compile(r"[A-Z]\.")  # "A.I. robot" begins with no option
 # What turns a letter in front into the subject of a sentence that may say anything of it.
 _SUBJECT = re.compile(
@@ -171,10 +175,18 @@ class _Reader:
             if letter not in self.words:
                 continue
             before, after = _sentence_around(text, match)
-            if after.endswith("?") or _NEGATION.search(" ".join(before.split()[-4:])[-24:]) or _NEGATION.search(match.group()):
+            if (
+                after.endswith("?")
+                or _NEGATION.search(" ".join(before.split()[-4:])[-24:])
+                or _NEGATION.search(match.group())
+            ):
                 continue
             tail = text[match.end() :]
-            if match.re is _STATED and match.group(match.lastindex) in ("A", "I") and not match.group().rstrip().endswith((")", "]", "】")):
+            if (
+                match.re is _STATED
+                and match.group(match.lastindex) in ("A", "I")
+                and not match.group().rstrip().endswith((")", "]", "】"))
+            ):
                 words = re.match(r"\s+(\w.*)", tail)
                 if words and not _BECAUSE.match(words.group(1)) and not _NEGATION.match(words.group(1)):
                     letter = self._named(match.group(match.lastindex) + tail.split("\n")[0])  # an article
@@ -204,7 +216,8 @@ class _Reader:
         lone = {
             match.group(1)
             for match in _LONE.finditer(text)
-            if match.group(1) not in "AI" or not re.match(r"\s+(?!is\b|was\b|and\b|or\b|because\b)\w", text[match.end() :])
+            if match.group(1) not in "AI"
+            or not re.match(r"\s+(?!is\b|was\b|and\b|or\b|because\b)\w", text[match.end() :])
         }
         return (lone | {letter.upper() for letter in _BRACKETED.findall(text)}) & self.words.keys()
 

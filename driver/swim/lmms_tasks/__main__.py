@@ -26,7 +26,12 @@ from swim.video.clip import VisualBudget
 TASKS_FOLDER = Path(__file__).resolve().parent
 BENCHES = {
     "videorefer_bench_q": ("VIDEOREFER_BENCH_Q", parse_bench_q, prompt_of, lambda item: item.letter),
-    "videorefer_bench_d": ("VIDEOREFER_BENCH_D", parse_bench_d, lambda item: item.question, lambda item: item.reference),
+    "videorefer_bench_d": (
+        "VIDEOREFER_BENCH_D",
+        parse_bench_d,
+        lambda item: item.question,
+        lambda item: item.reference,
+    ),
 }
 
 
@@ -100,7 +105,12 @@ def main() -> int:
     parser.add_argument("--tasks", required=True, help="comma-separated")
     parser.add_argument("--output", default="output/lmms_eval", help="folder of items and results")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where the model runs")
-    parser.add_argument("--attn_implementation", default="flash_attention_2", choices=("flash_attention_2", "sdpa"), help="flash attention needs a GPU, SDPA does not")
+    parser.add_argument(
+        "--attn_implementation",
+        default="flash_attention_2",
+        choices=("flash_attention_2", "sdpa"),
+        help="flash attention needs a GPU, SDPA does not",
+    )
     trained = "(default: as the model was trained, else the paper's)"
     parser.add_argument("--max_frames", type=int, help=f"most frames of a clip {trained}")
     parser.add_argument("--min_pixels", type=int, help=f"fewest pixels of a resized frame {trained}")

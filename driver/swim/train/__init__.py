@@ -1,1 +1,1 @@
-"""Supervised fine-tuning: `python -m swim.train --config run_scripts/configs/sft_demo.yaml [--key value ...]`."""
+"""Supervised fine-tuning: `swim train --config run_scripts/configs/sft_demo.yaml [--key value ...]`."""

@@ -62,7 +62,7 @@ _OUR_LOSS = "the loss is the fork's, text_loss_weight * text_loss + mask_loss_we
 _OUR_DATA = "records are read by data_config and rendered with the processor's own chat template"
 _NO_PACKING = "a batch holds whole samples, each with its own visual block and masks"
 _NO_METRICS = "evaluation computes losses and pointing, never predictions"
-_EXPORT = "upload after training: python -m swim.train.export RUN --output DIR --push_to_hub OWNER/NAME"
+_EXPORT = "upload after training: swim export RUN --output DIR --push_to_hub OWNER/NAME"
 _OWN_MODEL_KEYS = "say how the model is loaded with dtype and attn_implementation"
 
 # Refused unless set to its default -> why, and what to do instead.
@@ -105,7 +105,7 @@ REFUSED = {
     "enable_jit_checkpoint": "SIGTERM and SIGUSR1 save a checkpoint anyway",
     "restore_callback_states_from_checkpoint": "a checkpoint restores whatever the run needs",
     "push_to_hub": _EXPORT,
-    "hub_token": "HF_TOKEN in the environment is used by swim.train.export",
+    "hub_token": "HF_TOKEN in the environment is used by swim export",
     "hub_private_repo": _EXPORT,
     "hub_model_id": _EXPORT,
     "hub_strategy": _EXPORT,
@@ -115,10 +115,43 @@ REFUSED = {
     "parallelism_config": "processes share a run by DDP, deepspeed or fsdp",
     "model_init_kwargs": _OWN_MODEL_KEYS,
     "trust_remote_code": "no code of a model's folder is ever run",
-    "do_train": "swim.train trains; leave the key out",
+    "do_train": "swim train trains; leave the key out",
     "do_eval": "eval_grounding says what is evaluated; leave the key out",
-    "do_predict": "python -m swim.infer answers questions; leave the key out",
+    "do_predict": "swim infer answers questions; leave the key out",
     "local_rank": "the launcher sets it (NPROC=8 bash run_scripts/run_sft.sh)",
+}
+
+_PARTS = "train says which parts learn; by default the language model alone, with the vision tower and merger frozen"
+
+# What other trainers call it -> what to write here.
+OTHER_NAMES = {
+    "use_peft": "lora: {} in the YAML file, or --lora.r 16, trains adapters",
+    "lora_r": "write lora.r",
+    "lora_rank": "write lora.r",
+    "lora_alpha": "write lora.alpha",
+    "lora_dropout": "write lora.dropout",
+    "lora_target_modules": "adapters go on the language model's attention and MLP projections; there is no key for others",
+    "load_in_4bit": "quantised training is not supported; --lora.r 16 with ZeRO-3 offload needs the least memory",
+    "load_in_8bit": "quantised training is not supported; --lora.r 16 with ZeRO-3 offload needs the least memory",
+    "torch_dtype": "write dtype for the loaded weights; bf16 says what training computes in",
+    "attn_impl": "write attn_implementation",
+    "use_flash_attn": "write attn_implementation: flash_attention_2; auto takes it where it is installed",
+    "dataset_name": "data_config names a YAML file that lists your record files",
+    "dataset": "data_config names a YAML file that lists your record files",
+    "dataset_path": "data_config names a YAML file that lists your record files",
+    "freeze_vision_tower": _PARTS,
+    "freeze_vision_modules": _PARTS,
+    "freeze_llm": _PARTS,
+    "freeze_multi_modal_projector": _PARTS,
+    "tune_mm_vision": _PARTS,
+    "tune_mm_mlp": _PARTS,
+    "tune_mm_llm": _PARTS,
+    "model": "write model_name_or_path",
+    "cutoff_len": "write max_length, which makes pixels and frames fewer instead of cutting",
+    "model_max_length": "write max_length, which makes pixels and frames fewer instead of cutting",
+    "video_max_frames": "write max_frames",
+    "nframes": "write max_frames",
+    "video_fps": "write fps",
 }
 
 # Values of HONOURED arguments that are not to be had: (beginning of the value, why).

@@ -41,7 +41,9 @@ def write_card(folder: Path, run: Path):
         values_section("Settings", {key: value for key, value in config.items() if key not in ("output_dir", "demo")}),
     ]
     name, text = folder.resolve().name, "\n".join(section for section in sections if section)
-    ModelCard(_TEXT.format(metadata=metadata.to_yaml(), name=name, family=family.title, sections=text)).save(folder / "README.md")
+    ModelCard(_TEXT.format(metadata=metadata.to_yaml(), name=name, family=family.title, sections=text)).save(
+        folder / "README.md"
+    )
 
 
 def _family_of(folder: Path) -> Family:

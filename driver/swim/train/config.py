@@ -13,9 +13,10 @@ from trl import SFTConfig
 
 from swim.data.chat import SYSTEM_PROMPT
 from swim.data.settings import DataSettings
+from swim.demo.inputs import DemoOptions
 from swim.errors import did_you_mean
 from swim.files import decode_text
-from swim.train.arguments import FIXED, check_arguments, known_arguments, rename
+from swim.train.arguments import FIXED, OTHER_NAMES, check_arguments, known_arguments, rename
 from swim.video.clip import VisualBudget
 
 Part = Literal["language_model", "merger", "visual"]
@@ -34,21 +35,13 @@ class LoraOptions(BaseModel):
     dropout: float = Field(0.05, description="share of an adapter's inputs that is dropped in training")
 
 
-class DemoOptions(BaseModel):
-    """The sample data that is made when no `data_config` is given; the tiny model goes beside it."""
-
-    model_config = ConfigDict(extra="forbid")
-    dir: str = Field("output/demo_inputs", description="folder of the sample data and the tiny model")
-    train_clips: int = Field(2000, description="clips to train on")
-    held_out_clips: int = Field(200, description="clips to evaluate on")
-    seed: int = Field(0, description="of clips and model")
-
-
 class TrainConfig(BaseModel):
     """Our own keys. Every other key of the YAML is an argument of TRL's SFTConfig (learning_rate, max_steps, ...)."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
-    output_dir: str = Field(description="folder of the run; a run that was stopped goes on from its last checkpoint there")
+    output_dir: str = Field(
+        description="folder of the run; a run that was stopped goes on from its last checkpoint there"
+    )
     model_name_or_path: str | None = Field(
         None, description="folder or hub name of a Qwen2.5-VL model; null builds the demo's tiny model"
     )
@@ -63,7 +56,9 @@ class TrainConfig(BaseModel):
         {}, description="of parts that have their own: {merger: 1e-5}"
     )
     dtype: str = Field(
-        "auto", description="of the loaded weights; auto is bfloat16 under DeepSpeed with bf16, else float32"
+        "auto",
+        description="of the loaded weights (bf16 says what training computes in); auto is bfloat16 under DeepSpeed with "
+        "bf16, else float32",
     )
     attn_implementation: str = Field(
         "auto", description="auto is flash_attention_2 where it is installed and a GPU is there, else sdpa"
@@ -80,7 +75,9 @@ class TrainConfig(BaseModel):
     max_frames: int = Field(VisualBudget.max_frames, ge=1, description="most frames of a video")
     min_pixels: int = Field(VisualBudget.min_pixels, ge=1, description="least pixels of a frame")
     max_pixels: int = Field(VisualBudget.max_pixels, ge=1, description="most pixels of a frame")
-    total_pixels: int = Field(VisualBudget.total_pixels, ge=1, description="most pixels of all frames of a video together")
+    total_pixels: int = Field(
+        VisualBudget.total_pixels, ge=1, description="most pixels of all frames of a video together"
+    )
     fps: float | None = Field(None, gt=0, description="greatest sampling rate in frames per second; null for none")
     max_length: int | None = Field(
         None, ge=1, description="most tokens of a sample; a longer one gets fewer pixels and frames, nothing is cut off"
@@ -94,7 +91,7 @@ class TrainConfig(BaseModel):
     )
     max_bad_fraction: float = Field(0.01, ge=0, le=1, description="share of bad records above which skip ends the run")
     skip_list: str | None = Field(
-        None, description="records left out from the start: a skipped.jsonl, or the list that swim.data.check wrote"
+        None, description="records left out from the start: a skipped.jsonl, or the list that swim check wrote"
     )
     eval_grounding: str | None = Field(
         None,
@@ -102,7 +99,9 @@ class TrainConfig(BaseModel):
         "logged with eval_ every eval_steps, by default when a checkpoint is saved; its frames are chosen as in training, "
         "and with several processes its first records may count twice, so that all have equally many",
     )
-    eval_root: str | None = Field(None, description="what the videos of eval_grounding are relative to; null for its folder")
+    eval_root: str | None = Field(
+        None, description="what the videos of eval_grounding are relative to; null for its folder"
+    )
     eval_untrusted: bool = Field(
         False, description="others made eval_grounding: no URLs in it, and no paths that lead out of eval_root"
     )
@@ -223,7 +222,7 @@ def _known_keys(flat: dict[str, Any], own: set[str], place: str) -> dict[str, An
     known = own | known_arguments()
     unknown = sorted(set(map(str, flat)) - known)
     if unknown:
-        raise ConfigError(f"{place}unknown key {unknown[0]!r}{_suggest(unknown[0], known)}")
+        raise ConfigError(f"{place}unknown key {unknown[0]!r}{_hint(unknown[0], known)}")
     try:
         return rename(flat)
     except ValueError as error:
@@ -316,5 +315,9 @@ def _yaml_value(text: str) -> Any:
         raise ConfigError(f"expected a YAML value, found {text!r}: {error}") from None
 
 
+def _hint(key: str, known: set[str]) -> str:
+    return f"; {OTHER_NAMES[key]}" if key in OTHER_NAMES else _suggest(key, known)
+
+
 def _suggest(key: str, known: set[str]) -> str:
-    return did_you_mean(key, known) or "; see the keys of swim.train.config.TrainConfig and of trl.SFTConfig"
+    return did_you_mean(key, known) or "; swim train --help lists all keys"

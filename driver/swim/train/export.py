@@ -1,14 +1,5 @@
-"""Consolidates what training left into one checkpoint that everything loads.
+"""One checkpoint that everything loads, from what training left."""
 
-    python -m swim.train.export output/swim-7b --output output/swim-7b-bf16
-    python -m swim.train.export output/swim-7b/checkpoint-500 --output output/swim-7b-500 --push_to_hub you/SWIM-7B
-
-Takes a finished run or a checkpoint of it: whole weights, a LoRA adapter (merged into its base), or the shards of ZeRO-2
-and ZeRO-3. Writes bf16 safetensors under the released checkpoints' names, with configuration, processor, chat template and
-a model card: for stock transformers, vLLM and every command here.
-"""
-
-import sys
 from pathlib import Path
 
 import torch
@@ -17,9 +8,7 @@ from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from transformers import AutoProcessor, PreTrainedModel
 
-from swim.command_line import command_parser
 from swim.data.settings import READING_FILE, find_reading, write_reading
-from swim.errors import DataError
 from swim.lock import alone_in
 from swim.models.family import family_of
 from swim.models.load import is_adapter, load_config, load_weights, merge_adapter
@@ -98,25 +87,3 @@ def upload(folder: Path, name: str) -> str:
             f"to allow writing, HF_ENDPOINT names another hub ({' '.join(str(error).split())})"
         ) from None
     return str(address)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(__doc__, "swim.train.export")
-    parser.add_argument("source", help="folder of a run, or one of its checkpoints")
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the written weights")
-    parser.add_argument("--push_to_hub", metavar="NAME", help="also upload as this model, private when it is new")
-    options = parser.parse_args(arguments)
-    try:
-        folder = export(options.source, options.output, DTYPES[options.dtype])
-        print(f"written: {folder}")
-        if options.push_to_hub:
-            print(f"uploaded: {upload(folder, options.push_to_hub)}")
-    except (DataError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""`python -m swim.train --help`: every key with its type, its default and a sentence."""
+"""`swim train --help`: every key with its type, its default and a sentence."""
 
 import dataclasses
 import json
@@ -26,11 +26,15 @@ def help_text(usage: str) -> str:
     ]
     defaults, types = default_arguments(), get_type_hints(SFTConfig)
     honoured = [
-        _entry(field.name, _type_name(types[field.name]), defaults.get(field.name), _on_one_line(field.metadata["help"]))
+        _entry(
+            field.name, _type_name(types[field.name]), defaults.get(field.name), _on_one_line(field.metadata["help"])
+        )
         for field in sorted(dataclasses.fields(SFTConfig), key=lambda field: field.name)
         if field.name in (HONOURED | NEED_EVALUATION) - set(TrainConfig.model_fields)
     ]
-    also = textwrap.fill(f"{', '.join(sorted(ALIASES))} are earlier names of {', '.join(sorted(ALIASES.values()))}.", WIDTH)
+    also = textwrap.fill(
+        f"{', '.join(sorted(ALIASES))} are earlier names of {', '.join(sorted(ALIASES.values()))}.", WIDTH
+    )
     parts = [
         usage.strip(),
         "Keys stand in the YAML file, or on the command line as --key value; those of groups as --lora.r 8.",

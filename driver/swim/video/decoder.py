@@ -31,7 +31,20 @@ _FORMATS = (
     "ogg,asf,rm,mxf,dv,nut,wtv,gif,vc1,h263,h261,yuv4mpegpipe,nsv,swf,film_cpk,roq,smk,bink"
 )
 # Pictures in the container of an mp4: FFmpeg would show the first tile of a phone's photograph.
-_PICTURE_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"miaf", b"avif", b"avis"}
+_PICTURE_BRANDS = {
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"mif1",
+    b"mif2",
+    b"msf1",
+    b"miaf",
+    b"avif",
+    b"avis",
+}
 # Codecs whose frames may be stored in another order than they are shown.
 _REORDER_UNSEEN = ("mpeg4", "msmpeg4v3", "vc1", "wmv3", "mpeg2video", "mpeg1video")
 _DEFAULT_BONUS_PX = 5_000_000  # what FFmpeg's own choice of a stream gives to the default one
@@ -241,7 +254,9 @@ def _refuse_picture(path: Path):
     with path.open("rb") as file:
         beginning = file.read(12)
     if beginning[4:8] == b"ftyp" and beginning[8:12] in _PICTURE_BRANDS:
-        raise ValueError("it is a picture in HEIF (HEIC or AVIF), of which one tile would be read; save it as JPEG or PNG")
+        raise ValueError(
+            "it is a picture in HEIF (HEIC or AVIF), of which one tile would be read; save it as JPEG or PNG"
+        )
 
 
 def _refuse_damage(frame: av.VideoFrame):

@@ -110,7 +110,9 @@ class Pictures:
                     yield image
         except BROKEN_IMAGE as error:
             problem = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-            raise DataError(f"unreadable image {describe_source(item)}: {problem}", reason=Reason.of(error, Reason.UNREADABLE)) from None
+            raise DataError(
+                f"unreadable image {describe_source(item)}: {problem}", reason=Reason.of(error, Reason.UNREADABLE)
+            ) from None
 
 
 class Animation:
@@ -144,7 +146,9 @@ class Animation:
             with Image.open(self._path) as image:
                 yield image
         except (*BROKEN_IMAGE, EOFError) as error:
-            raise DataError(f"unreadable animation {self.name}: {error}", reason=Reason.of(error, Reason.UNREADABLE)) from None
+            raise DataError(
+                f"unreadable animation {self.name}: {error}", reason=Reason.of(error, Reason.UNREADABLE)
+            ) from None
 
 
 def is_animation(source) -> bool:
@@ -161,7 +165,9 @@ def _duration_s(image: Image.Image) -> float:
 
 
 @contextmanager
-def open_source(source, folder_fps: float = FOLDER_FPS, limit_s: float = 60.0) -> Iterator[VideoFile | Animation | Pictures]:
+def open_source(
+    source, folder_fps: float = FOLDER_FPS, limit_s: float = 60.0
+) -> Iterator[VideoFile | Animation | Pictures]:
     """The frames of a video file, frame folder, list of frames, image, URL, data URI, PIL image, array or tensor.
 
     folder_fps: the rate of frames that are pictures of their own. limit_s: for each fetch of a URL.

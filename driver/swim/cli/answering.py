@@ -3,10 +3,10 @@
 import argparse
 from dataclasses import asdict
 
+from swim.cli.reading import add_data_options, data_settings
 from swim.data.settings import DataSettings
 from swim.infer.answers import AnswerStore, Question
 from swim.infer.local import answer_locally
-from swim.infer.options import add_data_options, data_settings
 from swim.infer.questions import ItemFile
 from swim.infer.remote import answer_remotely
 from swim.llm import Asker, Endpoint

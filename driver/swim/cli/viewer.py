@@ -1,7 +1,7 @@
 """Serves the viewer: ask about a clip, click a word, see where it looks.
 
-    python -m swim.viewer                                    # the demo's checkpoint, with its held-out clips as examples
-    python -m swim.viewer --model output/swim-7b --host 0.0.0.0 --port 7860
+    swim viewer                                    # the demo's checkpoint, with its held-out clips as examples
+    swim viewer --model output/swim-7b --host 0.0.0.0 --port 7860
 
 Needs Gradio: pip install -e 'driver[viewer]'. Nothing is loaded from other hosts, nothing is sent to them.
 """
@@ -12,10 +12,11 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from swim.cli.demo_defaults import DEMO_CONFIG
+from swim.cli.reading import add_data_options, data_settings
 from swim.command_line import command_parser
-from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
+from swim.demo.inputs import make_demo_inputs
 from swim.errors import DataError
-from swim.infer.options import add_data_options, data_settings
 from swim.model_name import DEMO_MODEL
 from swim.train.config import load_config
 
@@ -31,7 +32,7 @@ def demo_examples() -> list[tuple[str, str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(__doc__, "swim.viewer")
+    parser = command_parser(__doc__, "swim viewer")
     parser.add_argument("--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     parser.add_argument("--port", type=int, default=7860, help="port to listen at")
@@ -53,7 +54,3 @@ def main(arguments: list[str] | None = None) -> int:
     examples = demo_examples() if options.model == DEMO_MODEL else []
     serve(session, f"{Path(options.model).name}: where it looks", examples, options.host, options.port)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -109,7 +109,7 @@ def _beside(config: TrainConfig, folder: Path) -> Iterator[subprocess.Popen]:
     path = folder / "text_only.yaml"
     path.write_text(yaml.safe_dump(config.to_flat(), sort_keys=False))
     with (folder / "text_only.log").open("w") as log:
-        command = [sys.executable, "-m", "swim.train", "--config", str(path)]
+        command = [sys.executable, "-m", "swim", "train", "--config", str(path)]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent)
         try:
             yield process

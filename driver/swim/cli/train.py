@@ -1,7 +1,14 @@
-"""The command: `python -m swim.train --config FILE [--key value ...]`.
+"""usage: swim train --config FILE [--key value ...]
 
-Ends with 0 when the run is finished, 1 behind an error, 143 or 138 when SIGTERM or SIGUSR1 stopped it behind a checkpoint,
-130 behind Ctrl-C, which saves nothing.
+Exit status:
+
+0: the run is finished
+
+1: an error
+
+143, 138: SIGTERM or SIGUSR1 stopped it after a checkpoint
+
+130: Ctrl-C, which saves nothing
 """
 
 import errno
@@ -9,8 +16,8 @@ import os
 import signal
 import sys
 
-from swim.demo.inputs import with_demo_inputs
-from swim.demo.report import train_and_report
+from swim.cli.demo_defaults import with_demo_inputs
+from swim.cli.demo_report import train_and_report
 from swim.errors import DataError
 from swim.lock import FolderInUse
 from swim.train.config import ConfigError, load_config
@@ -79,7 +86,3 @@ def _last_line(error: Exception) -> str:
     if "Original Traceback" in text:
         text = text.splitlines()[-1].partition(": ")[2]
     return text
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

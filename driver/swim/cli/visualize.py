@@ -1,7 +1,7 @@
 """Shows where a model looks: pictures, an overlay video and the raw maps of the words of a question and its answer.
 
-    python -m swim.attention.visualize --model output/demo --video clip.mp4 --prompt "What does the <ins>dog</ins> do?"
-    python -m swim.attention.visualize --model SWIM --base BASE --records train.json --record 12 --words
+    swim visualize --model output/demo --video clip.mp4 --prompt "What does the <ins>dog</ins> do?"
+    swim visualize --model SWIM --base BASE --records train.json --record 12 --words
 
 Tagged nouns are shown. If only the record's answer has tags, the model is given that answer (teacher forcing), as in
 training; `--teacher_forced` does so for any record. `--phrase` adds any words of the question or the answer, `--words`
@@ -14,124 +14,31 @@ maps.npz with maps.json: the raw maps, float32[Q, L, T, H, W] of each model, and
 """
 
 import argparse
-import json
 import sys
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-import transformers
-from rich.console import Console
-
-from swim.attention.heat import NORMALISATIONS, behind_visual, choose_normalisation, colour_scale, heat_of
-from swim.attention.maps import Reading, Word, extract, read_words, recorded_answer_tokens
-from swim.attention.overlay import write_overlay
-from swim.attention.pictures import Row, draw_sheet
+from swim.attention.heat import NORMALISATIONS, choose_normalisation
+from swim.attention.maps import read_words, recorded_answer_tokens
+from swim.attention.views import console, view, write_views
+from swim.cli.demo_defaults import DEMO_CONFIG
+from swim.cli.reading import add_data_options, data_settings
+from swim.cli.roots import add_root_options, root_of
 from swim.command_line import command_parser
 from swim.data.bench import parse_annotated
 from swim.data.collator import SwimCollator
 from swim.data.records import Record, Turn
-from swim.data.root import DataRoot, add_root_options, root_of
+from swim.data.root import DataRoot
 from swim.data.streaming import stream_records
 from swim.data.tags import strip_tags
-from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
+from swim.demo.inputs import make_demo_inputs
 from swim.errors import DataError
-from swim.files import write_atomically
 from swim.infer.generate import generate_tokens
 from swim.infer.load import load_for_inference
-from swim.infer.options import add_data_options, data_settings
 from swim.infer.questions import visual_record
 from swim.model_name import DEMO_MODEL
 from swim.models.supervision import supervision_of
 from swim.train.config import load_config
-
-console = Console(soft_wrap=True)
-
-
-@dataclass(frozen=True)
-class View:
-    """What one model's words look at. maps: float32[Q, L, T, H, W]. heat: float32[Q, T, H, W], as it is drawn; layer_heat:
-    the same of each layer. seconds: that the maps took, peak_bytes: of the GPU meanwhile, None on a CPU."""
-
-    name: str
-    maps: torch.Tensor
-    heat: torch.Tensor
-    layer_heat: torch.Tensor
-    seconds: float
-    peak_bytes: int | None
-
-
-def view(model, name: str, reading: Reading, layers: list[int], normalisation: str = "share") -> View:
-    """The maps of a reading's words, and their heat by one of NORMALISATIONS."""
-    spans = [(word.start, word.end) for word in reading.words]
-    behind = behind_visual(model.config, reading) if normalisation == "relative" else []
-    on_gpu = model.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(model.device)
-    begun = time.monotonic()
-    maps = extract(model, reading.inputs, spans + behind, layers)
-    seconds = time.monotonic() - begun
-    peak_bytes = torch.cuda.max_memory_allocated(model.device) if on_gpu else None
-    heat, layer_heat = heat_of(maps, len(spans), normalisation, model.config)
-    return View(name, maps[: len(spans)], heat, layer_heat, seconds, peak_bytes)
-
-
-def write_views(folder: Path, reading: Reading, views: list[View], layers: list[int], normalisation: str, about: dict):
-    """Writes the pictures, the overlay and the raw maps."""
-    folder.mkdir(parents=True, exist_ok=True)
-    words, sample = reading.words, reading.sample
-    scale = colour_scale([part.heat for part in views], normalisation)
-    rows = [_row(word, part, part.heat[n], views) for n, word in enumerate(words) for part in views]
-    forced = " (the record's answer)" if about["answer_of"] == "the record" else ""
-    heading = f"{about['prompt']}\n{reading.answer}{forced}"
-    draw_sheet(folder / "sheet.png", sample, rows, scale, heading)
-    write_overlay(
-        folder / "overlay.mp4", sample, rows, scale, columns=len(views) if len(views) > 1 else min(3, len(rows))
-    )
-    layer_scale = colour_scale([part.layer_heat for part in views], normalisation, of_layers=True)
-    for n, word in enumerate(words):
-        named = [
-            (f"layer {layer}", part, part.layer_heat[n, place]) for place, layer in enumerate(layers) for part in views
-        ]
-        named += [("all layers", part, part.heat[n]) for part in views]
-        lines = [Row(_title(label, part, views), heat.numpy(), _outlined(word)) for label, part, heat in named]
-        draw_sheet(folder / f"layers_{n}.png", sample, lines, layer_scale, word.label)
-    _write_raw(folder, reading, views, layers, {**about, "normalisation": normalisation})
-
-
-def _row(word: Word, part: View, heat: torch.Tensor, views: list[View]) -> Row:
-    return Row(_title(word.label, part, views), heat.numpy(), _outlined(word))
-
-
-def _title(label: str, part: View, views: list[View]) -> str:
-    return label if len(views) == 1 else f"{label} ({part.name})"
-
-
-def _outlined(word: Word) -> tuple[int, ...]:
-    return () if word.instance is None else (word.instance,)
-
-
-def _write_raw(folder: Path, reading: Reading, views: list[View], layers: list[int], about: dict):
-    clip = reading.sample.clip
-    names = ["maps", "base_maps"][: len(views)]
-    np.savez_compressed(folder / "maps.npz", **{name: part.maps.numpy() for name, part in zip(names, views)})
-    facts = {
-        **about,
-        "answer": reading.answer,
-        "words": [asdict(word) for word in reading.words],
-        "layers": layers,
-        "frame_numbers": clip.numbers,
-        "fps": clip.fps,
-        "shape": list(views[0].maps.shape),
-        "meaning": "share of a word's whole attention: mean over heads and over the word's tokens",
-        "seconds": [round(part.seconds, 3) for part in views],
-        "gpu_peak_bytes": [part.peak_bytes for part in views],
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
-    }
-    write_atomically(folder / "maps.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 
 
 def asked_record(options: argparse.Namespace) -> Record:
@@ -243,7 +150,7 @@ def show(options: argparse.Namespace) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(__doc__, "swim.attention.visualize")
+    parser = command_parser(__doc__, "swim visualize")
     parser.add_argument("--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name")
     parser.add_argument("--base", help="a second model to show beside the first")
     parser.add_argument("--video", help="video file, folder of frames, image or URL")
@@ -281,7 +188,3 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,9 @@
 """NL-Refer from VideoRefer: a model turns `<objectN> <region>` into natural phrases, checked record by record.
 
-    python -m swim.construct --input videorefer-*.json --output output/nl_refer --model gpt-4o-mini --dry_run
-    python -m swim.construct --input videorefer-*.json --output output/nl_refer --model gpt-4o-mini --max_usd 20
-    python -m swim.construct --input VideoRefer-Bench-*.json --output output/nl_refer --model M --synonyms --with_frames 4
-    python -m swim.construct --input train.json --output output/nl_refer --model M --base_url http://localhost:8000/v1
+    swim construct --input videorefer-*.json --output output/nl_refer --model gpt-4o-mini --dry_run
+    swim construct --input videorefer-*.json --output output/nl_refer --model gpt-4o-mini --max_usd 20
+    swim construct --input VideoRefer-Bench-*.json --output output/nl_refer --model M --synonyms --with_frames 4
+    swim construct --input train.json --output output/nl_refer --model M --base_url http://localhost:8000/v1
 
 Reads detailed captions, QA, Bench-D and Bench-Q. Any OpenAI-compatible server will do; the key comes from OPENAI_API_KEY
 alone. `--dry_run` ends with an estimate. A run that was stopped goes on where it was: replies are kept in
@@ -19,11 +19,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from swim.cli.roots import add_root_options, root_of
 from swim.command_line import command_parser
 from swim.construct.inputs import Estimate, survey
 from swim.construct.rewriter import Rewriter, RewriteSettings
 from swim.construct.run import REPLIES, construct
-from swim.data.root import add_root_options, root_of
 from swim.errors import DataError
 from swim.llm import Asker, Endpoint, ServiceRefuses
 from swim.reply_cache import ReplyCache
@@ -89,7 +89,7 @@ def print_report(provenance: dict, folder: Path):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(__doc__, "swim.construct")
+    parser = command_parser(__doc__, "swim construct")
     parser.add_argument("--input", nargs="+", required=True, help="VideoRefer-layout files (.json, .jsonl, .gz)")
     parser.add_argument("--output", required=True, help="folder of the refined files")
     parser.add_argument("--model", required=True, help="name of the model that is asked")
@@ -124,7 +124,3 @@ def _run(options: argparse.Namespace) -> int:
     if finished.stopped is not None:
         raise finished.stopped
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

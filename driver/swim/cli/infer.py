@@ -1,7 +1,7 @@
 """Asks a model about a video or an image: one question, or a file of many.
 
-    python -m swim.infer --model output/demo --video clip.mp4 --prompt "Describe the <ins>dog</ins>."
-    python -m swim.infer --model output/demo --batch questions.jsonl --output output/infer
+    swim infer --model output/demo --video clip.mp4 --prompt "Describe the <ins>dog</ins>."
+    swim infer --model output/demo --batch questions.jsonl --output output/infer
 
 --video takes a video file, a folder of frames, an image or a URL; tags are optional. The answer is streamed to stdout.
 Without arguments the demo's checkpoint is asked about one of its held-out clips.
@@ -17,23 +17,25 @@ import json
 import sys
 from pathlib import Path
 
+from swim.cli.answering import add_answer_options, answer_questions
+from swim.cli.demo_defaults import DEMO_CONFIG
+from swim.cli.reading import data_settings
+from swim.cli.roots import add_root_options, root_of
 from swim.command_line import command_parser
 from swim.data.collator import SwimCollator
 from swim.data.records import Record, parse_record
-from swim.data.root import DataRoot, add_root_options, root_of
+from swim.data.root import DataRoot
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
-from swim.demo.inputs import DEMO_CONFIG, make_demo_inputs
+from swim.demo.inputs import DemoOptions, make_demo_inputs
 from swim.errors import DataError
 from swim.infer.answers import ANSWERS_FILE, ERRORS_FILE, Question
-from swim.infer.command import add_answer_options, answer_questions
 from swim.infer.generate import stream_answer
 from swim.infer.load import load_for_inference
-from swim.infer.options import data_settings
 from swim.infer.questions import read_questions, visual_record
 from swim.llm import ServiceRefuses
 from swim.processes import processes
-from swim.train.config import DemoOptions, load_config
+from swim.train.config import load_config
 
 
 def demo_record(demo: DemoOptions | None = None) -> Record:
@@ -99,7 +101,7 @@ def answer_batch(options: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser(__doc__, "swim.infer")
+    parser = command_parser(__doc__, "swim infer")
     parser.add_argument("--video", help="video file, folder of frames, image or URL")
     parser.add_argument("--image", help="image, or the URL of one whose name does not say so")
     parser.add_argument("--prompt", help="the question; <ins> tags are optional")
@@ -114,7 +116,3 @@ def main(arguments: list[str] | None = None) -> int:
     except (DataError, ValueError, ServiceRefuses) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

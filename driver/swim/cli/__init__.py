@@ -1,0 +1,45 @@
+"""The command line, one file a verb: arguments, a call and a table. Nothing below this room knows of it."""
+
+import sys
+from importlib import import_module
+
+from swim.command_line import end_in_one_line
+
+# verb: (its file here, what it does)
+VERBS = {
+    "train": ("train", "train with attention supervision; without data, the demo"),
+    "infer": ("infer", "ask a model about a video or an image"),
+    "visualize": ("visualize", "show where a model looks: pictures, an overlay video, raw maps"),
+    "viewer": ("viewer", "the same in the browser"),
+    "check": ("check", "look at every record of a mixture before training"),
+    "export": ("export", "one checkpoint that everything loads, from a run"),
+    "bench-q": ("bench_q", "VideoRefer-Bench-Q: multiple-choice questions"),
+    "bench-d": ("bench_d", "VideoRefer-Bench-D: descriptions graded by a judge"),
+    "grounding": ("grounding", "score attention maps against masks"),
+    "compare": ("compare", "compare evaluations item by item"),
+    "construct": ("construct", "build NL-Refer from VideoRefer with an OpenAI-compatible model"),
+    "review": ("review", "a page to judge NL-Refer records by eye"),
+    "from-masks": ("from_masks", "records from videos with masks"),
+    "llava": ("llava", "the LLaVA-Video supplement"),
+    "download": ("download", "weights and data from the hub"),
+    "demo": ("demo", "draw the demo's clips and records"),
+    "tiny-model": ("tiny_model", "make a tiny random Qwen2.5-VL"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs `swim VERB [arguments]` and returns its status: 2 for a verb that does not exist."""
+    sys.excepthook = end_in_one_line
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] not in VERBS:
+        print(f"error: no verb {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    return import_module(f"swim.cli.{VERBS[arguments[0]][0]}").main(arguments[1:]) or 0
+
+
+def usage() -> str:
+    lines = [f"  {verb:<11} {what}" for verb, (_, what) in VERBS.items()]
+    return "\n".join(["usage: swim VERB [arguments]; swim VERB --help says more", "", *lines])

@@ -1,0 +1,45 @@
+"""Draws the demo's clips: moving coloured shapes, with NL-Refer records about one shape each.
+
+The objects of a clip have different colours, so that a phrase such as "red circle" names one of them.
+
+    swim demo --output output/demo_data --train_clips 1000 --held_out_clips 100 --seed 0
+
+The folder then holds ``train.json`` and ``held_out.json`` (NL-Refer records), ``train.yaml`` and ``held_out.yaml``
+(data configurations), ``clips/<split>/*.mp4`` and, written last, ``manifest.json``.
+"""
+
+import argparse
+import sys
+from dataclasses import fields
+
+from swim.command_line import command_parser
+from swim.demo.clips import make_demo_data
+from swim.demo.shapes import ClipSettings
+
+
+def _switch(text: str) -> bool:
+    """Read a command-line boolean: bool("false") would be True."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
+    return text.lower() == "true"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = command_parser("Makes the demo's clips and records.", "swim demo")
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--train_clips", type=int, default=1000, help="clips to train on")
+    parser.add_argument("--held_out_clips", type=int, default=100, help="clips to score on")
+    parser.add_argument("--seed", type=int, default=0, help="decides what is drawn")
+    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    for field in fields(ClipSettings):
+        read = _switch if field.type is bool else field.type
+        parser.add_argument(f"--{field.name}", type=read, default=field.default, help=field.metadata["help"])
+    args = parser.parse_args(arguments)
+    try:
+        settings = ClipSettings(**{field.name: getattr(args, field.name) for field in fields(ClipSettings)})
+        data = make_demo_data(args.output, args.train_clips, args.held_out_clips, args.seed, settings, args.workers)
+    except (RuntimeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(data.data_root)
+    return 0

@@ -1,0 +1,28 @@
+"""Writes a tiny, randomly initialised Qwen2.5-VL with its processor, small enough to be trained on two CPU cores.
+
+    swim tiny-model --output output/tiny_model
+    swim tiny-model --output output/tiny_model --tokenizer path/to/Qwen2.5-VL-7B-Instruct
+
+The folder is a complete checkpoint, which transformers loads offline.
+Without ``--tokenizer`` the model gets a byte-level BPE of its own, learnt from the demo's texts, with Qwen's
+pre-tokenisation and special tokens. With it, the same model is built around the real tokenizer and chat template.
+"""
+
+import sys
+
+from swim.command_line import command_parser
+from swim.demo.model import build_tiny_model
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = command_parser("Writes a tiny random Qwen2.5-VL checkpoint.", "swim tiny-model")
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--tokenizer", help="folder with Qwen2.5-VL's own tokenizer and chat template")
+    parser.add_argument("--seed", type=int, default=0, help="decides the weights")
+    args = parser.parse_args(arguments)
+    try:
+        print(build_tiny_model(args.output, args.tokenizer, seed=args.seed))
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
