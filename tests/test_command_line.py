@@ -1,7 +1,6 @@
 """The commands' help, and Ctrl-C."""
 
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -10,6 +9,8 @@ from importlib.metadata import entry_points
 import pytest
 
 from swim.cli import VERBS, main
+
+from .interrupting import assert_ctrl_c_ends_it_at_once, in_own_session
 
 
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - {"train"}))  # whose help is tests/train/test_key_help.py
@@ -25,12 +26,9 @@ def test_help_has_a_sentence_and_a_default_for_every_option(verb, capsys):
 
 
 def test_ctrl_c_ends_in_one_line_even_while_a_command_is_loading():
-    process = subprocess.Popen([sys.executable, "-m", "swim", "grounding"], stderr=subprocess.PIPE, text=True)
-    time.sleep(1.5)  # its imports take longer
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode in (-signal.SIGINT, 130) and "Traceback" not in errors
-    assert errors.strip().splitlines()[-1] == "interrupted"
+    with in_own_session([sys.executable, "-m", "swim", "grounding"]) as process:
+        time.sleep(1.5)  # its imports take longer
+        assert_ctrl_c_ends_it_at_once(process)
 
 
 def test_the_verbs_are_listed_at_once_without_torch():

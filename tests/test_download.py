@@ -42,7 +42,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 
-    def run(url: str, *arguments: str, code: str = "from swim.download import main") -> subprocess.CompletedProcess:
+    def run(url: str, *arguments: str, code: str = "from swim.cli.download import main") -> subprocess.CompletedProcess:
         command = [
             sys.executable,
             "-c",
@@ -138,7 +138,7 @@ def test_a_repository_that_is_not_there(hub, run):
 
 
 def test_a_disk_that_is_too_small(hub, run, tmp_path):
-    small = "import shutil\nfrom swim.download import main\nshutil.disk_usage = lambda path: type('Usage', (), {'free': 1000})"
+    small = "import shutil\nfrom swim.cli.download import main\nshutil.disk_usage = lambda path: type('Usage', (), {'free': 1000})"
     result = run(hub.url, "--data", code=small)
     assert result.returncode == 1 and "is too small; choose another with --dir" in result.stderr
     assert there(tmp_path / "out") == [] and hub.fetched() == []

@@ -10,9 +10,7 @@ import sys
 import pytest
 
 from swim import lock
-from swim.construct import __main__ as construct
-from swim.data import check
-from swim.infer import __main__ as infer
+from swim.cli import check, construct, infer
 from swim.lock import LOCK_FILE, FolderInUse, alone_in, hold
 
 from .construct.records import conversation

@@ -11,11 +11,11 @@ from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from swim.attention import visualize
 from swim.attention.captions import fit, wrap
 from swim.attention.heat import NORMALISATIONS, choose_normalisation, colour_scale, relative
 from swim.attention.overlay import OUTLINE, _title, blend, write_overlay
 from swim.attention.pictures import Row, Scale, draw_sheet
+from swim.cli import visualize
 from swim.data.bench import parse_annotated
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings

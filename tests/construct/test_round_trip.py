@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 from transformers import AutoConfig
 
+from swim.cli import check
 from swim.cli.construct import main
 from swim.construct.rewriter import Rewriter, RewriteSettings
 from swim.construct.tasks import read_task
-from swim.data import check
 from swim.data.collator import SwimCollator
 from swim.data.masks import cover_cells
 from swim.data.records import parse_record

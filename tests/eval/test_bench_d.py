@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from swim.cli import bench_d, compare
 from swim.data.bench import parse_bench_d
-from swim.eval import bench_d, compare
 from swim.eval.judge import DIMENSIONS
 from swim.eval.scores_d import make_cases
 

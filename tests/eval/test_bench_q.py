@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from swim.cli import bench_q
 from swim.data.bench import parse_bench_q
-from swim.eval import bench_q, scores_q
+from swim.eval import scores_q
 from swim.eval.items import read_items
 
 from ..chat_server import ChatServer

@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from swim.attention.grounding import SCORES, THRESHOLDS, score_grounding
+from swim.cli import grounding as command
 from swim.data.bench import parse_annotated
 from swim.data.collator import SwimCollator
 from swim.data.settings import DataSettings
@@ -95,7 +96,7 @@ def test_weighted_intervals_equal_the_plain_ones_and_heavy_records_widen_them():
 def test_two_models_over_real_clips(tiny_model_dir, tmp_path, held_out, capsys):
     other = build_tiny_model(tmp_path / "other", seed=5)
     options = ["--model", str(tiny_model_dir), str(other), "--data", str(held_out), *BUDGET, "--layers", "0", "3"]
-    assert grounding.main([*options, "--output", str(tmp_path / "out")]) == 0
+    assert command.main([*options, "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_model_dir).eval()
     model.config.attention_supervision = {"layers": [0, 3]}
@@ -123,14 +124,14 @@ def test_unreadable_records_are_listed_and_a_second_run_scores_what_is_missing(t
     (tmp_path / "data.json").write_text(json.dumps(raws))
     options = ["--model", str(tiny_model_dir), "--data", str(tmp_path / "data.json"), *BUDGET]
     options += ["--output", str(tmp_path / "out")]
-    assert grounding.main(options) == 1
+    assert command.main(options) == 1
     report = json.loads((tmp_path / "out" / "report.json").read_text())["models"][tiny_model_dir.name]
     assert list(report["errors"]) == ["clip 1"] and report["scores"]["question"]["records"] == 2
     (tmp_path / "later.mp4").write_bytes(open(good, "rb").read())
     parts = tmp_path / "out" / tiny_model_dir.name / "parts" / "00000.jsonl"
     before = parts.read_text()
     parts.write_text(before + '{"id": "clip 1", "answ')  # what a kill may leave
-    assert grounding.main(options) == 0
+    assert command.main(options) == 0
     added = [json.loads(line)["id"] for line in parts.read_text().removeprefix(before).splitlines()[1:] if line]
     assert added == ["clip 1"]
 
@@ -144,7 +145,7 @@ def test_frames_without_annotation_are_counted_and_the_option_shows_them(tiny_mo
     options = ["--model", str(tiny_model_dir), "--data", str(tmp_path / "data.json"), *budget]
     for more, pairs in (([], False), (["--keep_annotated_frames"], True)):
         output = tmp_path / f"out_{pairs}"
-        assert grounding.main([*options, *more, "--output", str(output)]) == 0
+        assert command.main([*options, *more, "--output", str(output)]) == 0
         report = json.loads((output / "report.json").read_text())
         scores = report["models"][tiny_model_dir.name]["scores"]["all"]
         assert (scores["pairs"] > 0, scores["records_without_pairs"]) == (pairs, 0 if pairs else 1)
@@ -166,7 +167,7 @@ def test_errors_say_what_to_do(tiny_model_dir, tmp_path, held_out, capsys, optio
     (tmp_path / "bare.json").write_text(json.dumps([raw]))
     given = [option.format(tmp=tmp_path, model=tiny_model_dir) for option in options]
     base = ["--model", str(tiny_model_dir), "--data", str(held_out), "--output", str(tmp_path / "out"), *BUDGET]
-    assert grounding.main([*base, *given]) == 2
+    assert command.main([*base, *given]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
@@ -183,7 +184,7 @@ def test_real_files_of_every_layout(test_data, real_processor_dir, tmp_path):
             "--output",
             str(tmp_path / name),
         ]
-        assert grounding.main([*options, "--keep_annotated_frames"]) == 0
+        assert command.main([*options, "--keep_annotated_frames"]) == 0
         report = json.loads((tmp_path / name / "report.json").read_text())
         raws = json.loads((test_data / "nl_refer_real" / name).read_text())
         assert report["records_without_annotation"] == sum(not raw["annotation"] for raw in raws)

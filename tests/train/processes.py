@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import signal
 import socket
 import sys
 import time
@@ -72,6 +73,7 @@ class Launch:
 
 def _train(arguments: list[str], environment: dict[str, str], log: Path):
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process that a user starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where this suite was told to ignore it
     os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)

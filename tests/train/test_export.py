@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from swim.cli import export
 from swim.cli.infer import main as infer
 from swim.infer.load import load_for_inference
-from swim.train import export
 from swim.train.run import train
 
 from ..hub import Hub

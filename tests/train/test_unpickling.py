@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as distributed_checkpoint
 
+from swim.cli import export
 from swim.errors import DataError
-from swim.train import export
 from swim.train.checkpoints import MARKER, mark
 from swim.train.unpickling import listed_classes_only
 

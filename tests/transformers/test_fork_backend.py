@@ -21,10 +21,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "transformers"))
 
 import fork_backend  # noqa: E402
-from fork_tools.layout import Fork  # noqa: E402
+from fork_tools.layout import OWN_FILES, Fork  # noqa: E402
 from fork_tools.patches import Step, render, verify_rendered  # noqa: E402
 
-OWN = "src/transformers/models/qwen2_5_vl/attention_supervision.py"
+OWNS = sorted(OWN_FILES)
+OWN = OWNS[0]
 MODELING = "src/transformers/models/qwen2_5_vl/modeling.py"
 UTILS = "src/transformers/utils.py"
 INIT = "src/transformers/__init__.py"
@@ -168,13 +169,13 @@ def fork(tmp_path: Path) -> Copy:
     copy.write("patches/series", "")
     copy.add_patch("0001-version.patch", VERSION_PATCH)
     copy.add_patch("0002-utils.patch", UTILS_PATCH)
-    copy.write(OWN, "ours = True\n")
+    for own in OWNS:
+        copy.write(own, "ours = True\n")
     (root.parent / "tests/test_it.py").write_text("def test_it():\n    pass\n")
-    (root.parent / ".gitignore").write_text(
-        f"/transformers/src/**\n/transformers/.*\n!/transformers/{OWN}\n__pycache__/\n"
-    )
+    kept = "".join(f"!/transformers/{own}\n" for own in OWNS)
+    (root.parent / ".gitignore").write_text(f"/transformers/src/**\n/transformers/.*\n{kept}__pycache__/\n")
     git(root.parent, "init", "-q")
-    git(root.parent, "add", "-f", f"transformers/{OWN}")
+    git(root.parent, "add", "-f", *(f"transformers/{own}" for own in OWNS))
     return copy
 
 
@@ -184,7 +185,7 @@ def test_build_places_the_patched_release_and_keeps_our_file(fork):
     placed = {
         path.relative_to(fork.root).as_posix() for path in (fork.root / "src/transformers").rglob("*") if path.is_file()
     }
-    assert placed == {name for name in UPSTREAM if name.startswith("src/")} | {OWN}
+    assert placed == {name for name in UPSTREAM if name.startswith("src/")} | {*OWNS}
     assert '"1.0+swim.1"' in fork.read(INIT)
     assert fork.read(UTILS) == UPSTREAM[UTILS].replace("line_5 = 5", 'line_5 = "patched"')
     assert fork.read(OWN) == "ours = True\n"
@@ -557,5 +558,5 @@ def test_git_tracks_no_upstream_file():
     listed = subprocess.run(["git", "ls-files", "--", "transformers"], cwd=REPOSITORY, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git repository")
-    ours = ("README.md", "upstream.txt", "pyproject.toml", "fork_backend.py", "fork_tools/", "patches/", OWN)
+    ours = ("README.md", "upstream.txt", "pyproject.toml", "fork_backend.py", "fork_tools/", "patches/", *OWNS)
     assert [name for name in listed.stdout.split() if not name.removeprefix("transformers/").startswith(ours)] == []
