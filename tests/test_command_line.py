@@ -1,14 +1,20 @@
 """The commands' help, and Ctrl-C."""
 
+import json
 import re
 import subprocess
 import sys
 import time
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
+from swim import cli
+from swim.attention.heat import NORMALISATIONS
 from swim.cli import VERBS, main
+from swim.data.check import LEVELS
+from swim.train.export import DTYPES
 
 from .interrupting import assert_ctrl_c_ends_it_at_once, in_own_session
 
@@ -23,6 +29,22 @@ def test_help_has_a_sentence_and_a_default_for_every_option(verb, capsys):
     assert options
     for option in options:
         assert option.startswith("-h") or re.search(r"(default|required)", option), option
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_is_there_at_once_without_torch(verb):
+    command = [sys.executable, "-X", "importtime", "-m", "swim", verb, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) > 5
+    assert not re.search(r"\| +(torch|transformers|trl|datasets)$", done.stderr, re.MULTILINE)
+
+
+def test_choices_are_those_of_the_rooms_below():
+    """They are written out, as the rooms import torch."""
+    rooms = {"check": LEVELS, "export": DTYPES, "visualize": NORMALISATIONS}
+    for verb, choices in rooms.items():
+        source = Path(cli.__file__).with_name(f"{verb}.py").read_text()
+        assert f"choices=({', '.join(json.dumps(choice) for choice in choices)})" in source
 
 
 def test_ctrl_c_ends_in_one_line_even_while_a_command_is_loading():

@@ -20,6 +20,7 @@ from swim.data.bench import parse_annotated
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
 from swim.demo.clips import make_demo_data
+from swim.infer.questions import visual_record
 from swim.video.clip import VisualBudget
 
 from ..video.clips import moving_pictures, write_video
@@ -226,7 +227,7 @@ def test_where_nothing_is_outlined_it_says_so(tiny_model_dir, held_out, sample, 
 
 def wide_sample(tmp_path):
     path = write_video(tmp_path / "wide.mp4", moving_pictures(6, 144, 256))
-    record = visualize.visual_record("wide", path, None, "What?")
+    record = visual_record("wide", path, None, "What?")
     return SampleReader(DataSettings(VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224))).read(record)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from swim.cli.demo_defaults import with_demo_inputs
-from swim.cli.demo_report import HeldOut, read_held_out, train_and_report
+from swim.cli.runs.demo_defaults import with_demo_inputs
+from swim.cli.runs.demo_report import HeldOut, read_held_out, train_and_report
 from swim.demo.inputs import make_demo_inputs
 from swim.train.config import ConfigError, load_config
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from swim.cli.infer import demo_record, main
+from swim.cli.infer import main
+from swim.cli.runs.infer import demo_record
 from swim.data.collator import SwimCollator
 from swim.data.settings import DataSettings
 from swim.demo.inputs import DemoOptions

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from swim.cli.train import main
+from swim.cli.runs.train import run as main
 from swim.train.watch import STEP_TIME
 
 from .conftest import DEMO_YAML, flags_of, log_entries
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["swim.cli.train"])
+_SERVER.set_forkserver_preload(["swim.cli.runs.train"])
 
 
 class Launch:

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from swim.cli.train import main
+from swim.cli.runs.train import run as main
 
 from .conftest import DEMO_YAML, REPOSITORY
 

@@ -6,45 +6,9 @@ Writes answers.jsonl, items.jsonl (each answer with the letter that was read fro
 run goes on when the same command is given again. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
 """
 
-import sys
-from pathlib import Path
-
-from rich.table import Table
-
-from swim.cli.evaluating import add_model_options, answer_all, demo_of
-from swim.cli.roots import root_of
+from swim.cli.options import add_model_options
 from swim.command_line import command_parser
-from swim.data.bench import parse_bench_q
-from swim.errors import DataError
-from swim.eval.bench_q import write_report
-from swim.eval.items import as_question, console, read_items
-from swim.eval.letters import PARSERS
-from swim.eval.published import BENCH_Q
-from swim.eval.scores_q import PROMPT, prompt_of, score_items
-from swim.eval.stats import interval_words
-from swim.llm import ServiceRefuses
-from swim.processes import processes
-
-
-def print_report(report: dict, folder: Path):
-    table = Table(
-        title=f"VideoRefer-Bench-Q, {report['questions']['file']} (sha256 {report['questions']['sha256'][:12]})"
-    )
-    for column in ("", "accuracy %", "right", "items"):
-        table.add_column(column, justify="left" if not column else "right")
-    for kind, score in report["by_type"].items():
-        table.add_row(kind, f"{score['accuracy']:.1f}", str(score["right"]), str(score["items"]))
-    interval = interval_words(report["micro_interval_95"], ".1f")
-    table.add_row("micro", f"{report['micro']:.1f}", interval, str(report["items"]), style="bold")
-    table.add_row("macro", f"{report['macro']:.1f}", "", "")
-    table.add_section()
-    for entry in BENCH_Q:
-        table.add_row(f"{entry.model}, published", f"{entry.value:.1f}", "", "", style="dim")
-    console.print(table)
-    console.print(
-        f"parser {report['parser']}: {report['unparsed']} answer(s) name no option; {report['unanswered']} of "
-        f"{report['items']} items are unanswered. Written: {folder}/report.json, items.jsonl"
-    )
+from swim.eval.letters import PARSERS, PROMPT
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,17 +17,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prompt", default=PROMPT, help="with {question} and {options}")
     add_model_options(parser, "output/bench_q", max_new_tokens=128)
     options = parser.parse_args(arguments)
-    try:
-        path = options.questions or demo_of(options).bench_q
-        file = read_items(path, root_of(options, path), parse_bench_q, options.limit)
-        questions = [as_question(key, item, prompt_of(item, options.prompt)) for key, item in file.items.items()]
-        answers = answer_all(options, file, questions, options.prompt)
-    except (DataError, ValueError, ServiceRefuses) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if not processes().is_main_process:
-        return 0
-    folder = Path(options.output)
-    report = write_report(folder, file, score_items(file.items, answers, options.parser), options.parser)
-    print_report(report, folder)
-    return int(report["unanswered"] > 0)
+    from swim.cli.runs.bench_q import run
+
+    return run(options)

@@ -12,80 +12,8 @@ refined-NAME.json and, with `--synonyms`, refined-NAME-synonym.json), rejected.j
 is missing there, and, last, provenance.json. The status is 2 when the service ended the run early.
 """
 
-import argparse
-import sys
-from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
-
-from swim.cli.roots import add_root_options, root_of
+from swim.cli.options import add_endpoint_options, add_root_options
 from swim.command_line import command_parser
-from swim.construct.inputs import Estimate, survey
-from swim.construct.rewriter import Rewriter, RewriteSettings
-from swim.construct.run import REPLIES, construct
-from swim.errors import DataError
-from swim.llm import Asker, Endpoint, ServiceRefuses
-from swim.reply_cache import ReplyCache
-
-console = Console(soft_wrap=True)
-
-
-def add_endpoint_options(parser: argparse.ArgumentParser):
-    """Who is asked, and how much at most."""
-    parser.add_argument("--base_url", help="of the API, such as http://localhost:8000/v1 (default: OpenAI's)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="of the replies; 0 is the most repeatable")
-    parser.add_argument("--max_tokens", type=int, default=2048, help="of one reply")
-    parser.add_argument("--timeout_s", type=float, default=120.0, help="of one request")
-    parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
-    parser.add_argument("--attempts", type=int, default=3, help="replies for one record, each refusal with its reason")
-    parser.add_argument("--request_attempts", type=int, default=6, help="of one request, with exponential back-off")
-    parser.add_argument("--backoff_s", type=float, default=1.0, help="first wait")
-    parser.add_argument("--usd_per_million", type=float, nargs=2, metavar=("IN", "OUT"), help="the model's prices")
-    parser.add_argument("--max_usd", type=float, help="stop at this cost")
-    parser.add_argument("--max_requests", type=int, help="stop after so many requests")
-
-
-def endpoint_of(options: argparse.Namespace) -> Endpoint:
-    return Endpoint(
-        model=options.model,
-        base_url=options.base_url,
-        temperature=options.temperature,
-        max_tokens=options.max_tokens,
-        timeout_s=options.timeout_s,
-        concurrency=options.concurrency,
-        attempts=options.request_attempts,
-        backoff_s=options.backoff_s,
-        prices=None if options.usd_per_million is None else tuple(options.usd_per_million),
-        max_requests=options.max_requests,
-        max_usd=options.max_usd,
-    )
-
-
-def say_estimate(estimate: Estimate, endpoint: Endpoint):
-    usd = endpoint.usd(estimate.prompt_tokens, estimate.completion_tokens)
-    cost = f"about {usd:.2f} US dollars" if usd is not None else "price unknown (--usd_per_million IN OUT)"
-    console.print(
-        f"{estimate.requests:,} requests to {endpoint.model}: about {estimate.prompt_tokens:,} + "
-        f"{estimate.completion_tokens:,} tokens, {cost}; more for each refused reply, nothing for stored ones"
-    )
-
-
-def print_report(provenance: dict, folder: Path):
-    counts = provenance["counts"]
-    table = Table(
-        title=f"{counts['records']:,} records: {counts['accepted']:,} accepted, {counts['rejected']:,} rejected"
-    )
-    table.add_column("reason")
-    table.add_column("records", justify="right")
-    for reason, count in counts["by_reason"].items():
-        table.add_row(reason, f"{count:,}")
-    if counts["open"]:
-        table.add_row("not asked yet", f"{counts['open']:,}", style="bold")
-    console.print(table)
-    for name, count in provenance["outputs"].items():
-        console.print(f"  {folder / name}: {count:,} records")
-    console.print(f"written: {folder}/provenance.json, rejected.jsonl")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,26 +29,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry_run", action="store_true", help="an estimate, nothing asked")
     add_endpoint_options(parser)
     options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except (DataError, ValueError, ServiceRefuses) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    from swim.cli.runs.construct import run
 
-
-def _run(options: argparse.Namespace) -> int:
-    if options.shard_size < 1:
-        raise ValueError(f"--shard_size must be 1 or more, found {options.shard_size}")
-    settings = RewriteSettings(options.attempts, options.with_frames, options.synonyms)
-    endpoint, folder = endpoint_of(options), Path(options.output)
-    inputs = [(Path(file), root_of(options, file)) for file in options.input]
-    files, estimate = survey(inputs, settings, options.limit)
-    say_estimate(estimate, endpoint)
-    if options.dry_run:
-        return 0
-    rewriter = Rewriter(Asker(endpoint, ReplyCache(folder / REPLIES)), settings)
-    finished = construct(files, rewriter, folder, options.shard_size)
-    print_report(finished.provenance, folder)
-    if finished.stopped is not None:
-        raise finished.stopped
-    return 0
+    return run(options)

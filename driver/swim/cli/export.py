@@ -8,26 +8,18 @@ and ZeRO-3. Writes bf16 safetensors under the released checkpoints' names, with 
 a model card: for stock transformers, vLLM and every command here.
 """
 
-import sys
-
 from swim.command_line import command_parser
-from swim.errors import DataError
-from swim.train.export import DTYPES, export, upload
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "swim export")
     parser.add_argument("source", help="folder of a run, or one of its checkpoints")
     parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the written weights")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16", help="of the written weights"
+    )
     parser.add_argument("--push_to_hub", metavar="NAME", help="also upload as this model, private when it is new")
     options = parser.parse_args(arguments)
-    try:
-        folder = export(options.source, options.output, DTYPES[options.dtype])
-        print(f"written: {folder}")
-        if options.push_to_hub:
-            print(f"uploaded: {upload(folder, options.push_to_hub)}")
-    except (DataError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    from swim.cli.runs.export import run
+
+    return run(options)

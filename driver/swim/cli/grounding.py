@@ -8,156 +8,11 @@ report.json, and for each model a folder with one line per record; an interrupte
 given again. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
 """
 
-import argparse
-import json
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich.table import Table
-
-from swim.attention.grounding import FUSED
-from swim.cli.demo_defaults import DEMO_CONFIG
-from swim.cli.reading import add_data_options, data_settings
-from swim.cli.roots import add_root_options, root_of
+from swim.cli.options import add_data_options, add_root_options
 from swim.command_line import command_parser
-from swim.data.bench import parse_annotated
-from swim.data.records import Record
-from swim.data.root import DataRoot
-from swim.data.settings import DataSettings, find_reading
-from swim.demo.inputs import make_demo_inputs
-from swim.errors import DataError, Reason
-from swim.eval.grounding import COLUMNS, KINDS, compare, score_file, summarise
-from swim.eval.items import console, read_items, today
-from swim.eval.stats import interval_words
-from swim.files import write_atomically
-from swim.model_name import DEMO_MODEL, check_model_name
-from swim.processes import processes
-from swim.train.config import load_config
-
-
-def print_report(report: dict, output: Path):
-    models = report["models"]
-    for kind in KINDS[:2] if any(entry["scores"]["answer"]["pairs"] for entry in models.values()) else KINDS[:1]:
-        table = Table(title=f"grounding of {kind} mentions, {report['data']['file']}, fused layers")
-        table.add_column("")
-        table.add_column("model", overflow="fold")
-        table.add_column("mean", justify="right", no_wrap=True)
-        table.add_column("95 % interval", justify="right", no_wrap=True)
-        for column in COLUMNS:
-            for place, (name, value, interval) in enumerate(_lines(report, kind, column)):
-                table.add_row("" if place else column, name, value, interval)
-            table.add_section()
-        for name, entry in models.items():
-            counted = entry["scores"][kind]
-            chance = f"{counted.get('chance', float('nan')):.3f}"
-            table.add_row("chance", name, chance, f"{counted['pairs']:,} pairs", style="dim")
-        console.print(table)
-    for name, entry in models.items():
-        layers = entry["scores"]["all"].get("maps", {})
-        pointing = ", ".join(f"{layer} {scores['pointing']['value']:.3f}" for layer, scores in layers.items())
-        console.print(f"{name}: pointing by layer: {pointing}")
-        missed, failed = entry["scores"]["all"]["records_without_pairs"], len(entry["errors"])
-        if missed:
-            console.print(
-                f"{name}: {missed} record(s) show no annotated frame or object; --keep_annotated_frames shows more"
-            )
-        if failed:
-            console.print(
-                f"{name}: {failed} record(s) could not be read, see {entry['folder']}/errors.jsonl", style="red"
-            )
-    if report["records_without_annotation"]:
-        console.print(f"{report['records_without_annotation']} record(s) have no mask and were left out")
-    told = "the sampler knows" if report["keep_annotated_frames"] else "the sampler does not know"
-    console.print(f"{told} which frames are annotated. Written: {output}/report.json")
-
-
-def _lines(report: dict, kind: str, column: str) -> Iterator[tuple[str, str, str]]:
-    """(model or difference, value, interval) of one score."""
-    for name, entry in report["models"].items():
-        if "maps" not in entry["scores"][kind]:
-            yield name, "-", ""
-            continue
-        found = entry["scores"][kind]["maps"][FUSED][column]
-        yield name, f"{found['value']:.3f}", interval_words(found["interval_95"], ".3f")
-    for other in report["differences"]:
-        found = other["fused"].get(kind, {}).get(column)
-        if found is not None:
-            interval = interval_words(found["interval_95"], "+.3f")
-            yield f"{other['second']} - {other['first']}", f"{found['difference']:+.3f}", interval
-
-
-def model_names(models: list[str]) -> list[str]:
-    """A short name for each, by which its folder goes: the last part of the path, or the last two where that is shared.
-
-    Raises ValueError for a model that is given twice.
-    """
-    for parts in (1, 2):
-        names = ["_".join(Path(model).parts[-parts:]) for model in models]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError(f"--model: expected different models, found {' '.join(models)}")
-
-
-def reading_settings(options: argparse.Namespace) -> DataSettings:
-    """The same for all models: as the first one that says how it was trained, unless options say otherwise."""
-    trained = [model for model in options.model if find_reading(model) is not None]
-    settings = data_settings(argparse.Namespace(**{**vars(options), "model": [*trained, *options.model][0]}))
-    return replace(settings, keep_annotated_frames=options.keep_annotated_frames)
-
-
-def _parse(raw: dict, where: str, root: DataRoot) -> Record | None:
-    """The record, None for one without masks."""
-    try:
-        return parse_annotated(raw, where, root)
-    except DataError as error:
-        if error.reason == Reason.NO_MASK:
-            return None
-        raise
-
-
-def evaluate(options: argparse.Namespace) -> dict | None:
-    """The report; None on every process but the first. Raises ValueError, DataError."""
-    names = model_names(options.model)
-    for model in options.model:
-        check_model_name(model)
-    path = options.data or make_demo_inputs(load_config(DEMO_CONFIG).demo).held_out_json
-    whole = read_items(path, root_of(options, path), _parse, options.limit)
-    file = replace(whole, items={key: record for key, record in whole.items.items() if record is not None})
-    if not file.items:
-        raise DataError("no record has a usable mask: nothing to score", str(path))
-    settings, output = reading_settings(options), Path(options.output)
-    folders = {name: output / name for name in names}
-    found = {
-        name: score_file(model, file, settings, options.layers, folders[name], options.workers)
-        for name, model in zip(names, options.model)
-    }
-    if not processes().is_main_process:
-        return None
-    first = names[0]
-    report = {
-        "benchmark": "grounding",
-        "date": today(),
-        "data": {"file": file.path.name, "sha256": file.sha256, "records": len(file.items)},
-        "records_without_annotation": len(whole.items) - len(file.items),
-        "keep_annotated_frames": options.keep_annotated_frames,
-        "reading": asdict(settings),
-        "models": {
-            name: {
-                "model": model,
-                "folder": str(folders[name]),
-                "scores": summarise(found[name][0]),
-                "errors": found[name][1],
-            }
-            for name, model in zip(names, options.model)
-        },
-        "differences": [
-            {"first": first, "second": name, "fused": compare(found[first][0], found[name][0])} for name in names[1:]
-        ],
-    }
-    write_atomically(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    return report
+from swim.model_name import DEMO_MODEL
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -175,12 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_data_options(parser)
     options = parser.parse_args(arguments)
-    try:
-        report = evaluate(options)
-    except (DataError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if report is None:
-        return 0
-    print_report(report, Path(options.output))
-    return int(any(entry["errors"] for entry in report["models"].values()))
+    from swim.cli.runs.grounding import run
+
+    return run(options)

@@ -12,92 +12,8 @@ for what could not be read or answered; the status is then 1. An interrupted run
 again, and asks again what failed. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
 """
 
-import argparse
-import json
-import sys
-from pathlib import Path
-
-from swim.cli.answering import add_answer_options, answer_questions
-from swim.cli.demo_defaults import DEMO_CONFIG
-from swim.cli.reading import data_settings
-from swim.cli.roots import add_root_options, root_of
+from swim.cli.options import add_answer_options, add_root_options
 from swim.command_line import command_parser
-from swim.data.collator import SwimCollator
-from swim.data.records import Record, parse_record
-from swim.data.root import DataRoot
-from swim.data.sample import SampleReader
-from swim.data.settings import DataSettings
-from swim.demo.inputs import DemoOptions, make_demo_inputs
-from swim.errors import DataError
-from swim.infer.answers import ANSWERS_FILE, ERRORS_FILE, Question
-from swim.infer.generate import stream_answer
-from swim.infer.load import load_for_inference
-from swim.infer.questions import read_questions, visual_record
-from swim.llm import ServiceRefuses
-from swim.processes import processes
-from swim.train.config import load_config
-
-
-def demo_record(demo: DemoOptions | None = None) -> Record:
-    """The question about the first of the demo's held-out clips, made when missing, by default of the shipped demo."""
-    path = make_demo_inputs(demo or load_config(DEMO_CONFIG).demo).held_out_json
-    raw = json.loads(path.read_text(encoding="utf-8"))[0]
-    record = parse_record(raw, f"{path}, record 0", path.parent)
-    return visual_record(record.where, record.path, None, record.turns[0].text)
-
-
-def asked_record(options: argparse.Namespace, settings: DataSettings) -> Record:
-    """The question of the command line, or the demo's when there is none. Raises ValueError, DataError."""
-    if options.video is None and options.image is None:
-        if options.prompt is not None:
-            raise ValueError("--prompt needs --video or --image")
-        record = demo_record()
-        print(f"{record.path}: {record.turns[0].text}", file=sys.stderr)
-        return record
-    if options.video is not None and options.image is not None:
-        raise ValueError("give either --video or --image")
-    if options.prompt is None:
-        raise ValueError('--prompt is missing: what should be asked? For example --prompt "Describe the video."')
-    if options.folder_fps is not None and not options.folder_fps > 0:
-        raise ValueError(f"--folder_fps must be positive, found {options.folder_fps:g}")
-    video, image = (None if path is None else DataRoot(Path()).locate(path) for path in (options.video, options.image))
-    where = "--video" if image is None else "--image"
-    record = visual_record(where, video, image, options.prompt, options.folder_fps)
-    if isinstance(record.path, Path):  # before a model is loaded, which takes its time
-        SampleReader(settings).check_files(record)
-    return record
-
-
-def answer_one(options: argparse.Namespace) -> int:
-    """Streams the answer to stdout."""
-    if options.backend != "local":
-        raise ValueError("--backend openai answers --batch only")
-    settings = data_settings(options)
-    record = asked_record(options, settings)
-    if not processes().is_main_process:
-        return 0
-    model, processor = load_for_inference(options.model)
-    collator = SwimCollator(processor, model.config, settings)
-    for piece in stream_answer(model, collator, collator.read(record), options.max_new_tokens):
-        print(piece, end="", flush=True)
-    print()
-    return 0
-
-
-def answer_batch(options: argparse.Namespace) -> int:
-    """Answers the lines of --batch into --output."""
-    if any(value is not None for value in (options.video, options.image, options.prompt)):
-        raise ValueError("--batch holds the questions; leave out --video, --image and --prompt")
-    file = read_questions(options.batch, root_of(options, options.batch))
-    questions = [Question(key, record) for key, record in file.items.items()]
-    store = answer_questions(options, file, questions, "the line's own prompt")
-    if not processes().is_main_process:
-        return 0
-    answers, errors = store.finish(questions), store.write_errors(questions)
-    print(f"{len(answers)} of {len(questions)} questions are answered. Written: {store.folder / ANSWERS_FILE}")
-    if errors:
-        print(f"{len(errors)} could not be answered, see {store.folder / ERRORS_FILE}", file=sys.stderr)
-    return int(len(answers) < len(questions))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,8 +27,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", default="output/infer", help="folder of the answers to --batch")
     add_answer_options(parser, max_new_tokens=512)
     options = parser.parse_args(arguments)
-    try:
-        return answer_one(options) if options.batch is None else answer_batch(options)
-    except (DataError, ValueError, ServiceRefuses) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    from swim.cli.runs.infer import run
+
+    return run(options)

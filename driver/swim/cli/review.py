@@ -7,17 +7,8 @@ Takes training records, Bench-D and Bench-Q items. The page is one file that nee
 same folder holds is shown with its reasons.
 """
 
-import sys
-from pathlib import Path
-
-from tqdm import tqdm
-
-from swim.cli.roots import add_root_options, root_of
+from swim.cli.options import add_root_options
 from swim.command_line import command_parser
-from swim.construct.review import console, sample_records, show_record, write_page
-from swim.construct.run import REJECTED
-from swim.errors import DataError
-from swim.files import read_json_lines
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,20 +20,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="decides which records are drawn")
     parser.add_argument("--frames", type=int, default=4, help="annotated frames of each record")
     options = parser.parse_args(arguments)
-    try:
-        path = Path(options.file)
-        if options.sample < 1 or options.frames < 1:
-            raise ValueError("--sample and --frames must be 1 or more")
-        root = root_of(options, path)
-        chosen, total = sample_records(path, options.sample, options.seed)
-        shown = [
-            show_record(raw, f"{path}, record {position}", root, options.frames)
-            for position, raw in tqdm(chosen, desc="drawing", unit="record")
-        ]
-        rejected = list(read_json_lines(path.parent / REJECTED))
-        write_page(Path(options.output), path.name, shown, total, rejected, options.sample)
-    except (DataError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    console.print(f"written: {options.output}, {len(shown)} of {total:,} records")
-    return 0
+    from swim.cli.runs.review import run
+
+    return run(options)

@@ -11,7 +11,6 @@ pre-tokenisation and special tokens. With it, the same model is built around the
 import sys
 
 from swim.command_line import command_parser
-from swim.demo.model import build_tiny_model
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tokenizer", help="folder with Qwen2.5-VL's own tokenizer and chat template")
     parser.add_argument("--seed", type=int, default=0, help="decides the weights")
     args = parser.parse_args(arguments)
+    from swim.demo.model import build_tiny_model
+
     try:
         print(build_tiny_model(args.output, args.tokenizer, seed=args.seed))
     except (FileNotFoundError, ValueError) as error:

@@ -11,78 +11,31 @@ Exit status:
 130: Ctrl-C, which saves nothing
 """
 
-import errno
-import os
-import signal
-import sys
+from pathlib import Path
 
-from swim.cli.demo_defaults import with_demo_inputs
-from swim.cli.demo_report import train_and_report
-from swim.errors import DataError
-from swim.lock import FolderInUse
-from swim.train.config import ConfigError, load_config
-from swim.train.faults import TrainingFault
-from swim.train.key_help import help_text
-from swim.train.run import train
-from swim.train.signals import Stopped
-from swim.train.skipping import TooManyBadRecords
+HELP = Path(__file__).with_name("train_help.txt")  # made by `write_help`; a test compares
 
 
 def main(arguments: list[str]) -> int:
-    try:
-        config_path, overrides = _split_config(arguments)
-        config = with_demo_inputs(load_config(config_path, overrides))
-        if config.demo_report and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            print("demo_report needs a single process: no control, no pictures, no summary.json")
-            config.demo_report = False
-        if config.demo_report:
-            train_and_report(config)
-        else:
-            train(config)
-    except (ConfigError, DataError, FolderInUse, TooManyBadRecords, TrainingFault) as error:
-        return _told(_last_line(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        what = "the disk is full" if error.errno == errno.ENOSPC else "the disk quota is used up"
-        place = error.filename or "the output folder or the cache"
-        return _told(f"{place}: {what}. Make room and start the same command again")
-    except Stopped as stopped:
-        sys.stdout.write(f"{stopped}\n")
-        return stopped.status
-    except KeyboardInterrupt:
-        sys.stdout.write("\ninterrupted; the same command goes on from the last complete checkpoint\n")
-        return 128 + signal.SIGINT
+    """Runs the command; `--help` lists all keys, `--help KEY` says what TRL says of one of its arguments."""
+    asked = [position for position, argument in enumerate(arguments) if argument in ("-h", "--help")]
+    if not asked:
+        from swim.cli.runs.train import run
+
+        return run(arguments)
+    keys = arguments[asked[0] + 1 :]
+    print(_explained(keys[0]) if keys else HELP.read_text(encoding="utf-8"), end="")
     return 0
 
 
-def _told(message: str) -> int:
-    """On a line of its own, behind progress bars, and in one piece, as other processes write too."""
-    sys.stderr.write(f"\nerror: {message}\n")
-    return 1
+def _explained(key: str) -> str:
+    from swim.train.key_help import entry_of
+
+    return entry_of(key.removeprefix("--")) + "\n"
 
 
-def _split_config(arguments: list[str]) -> tuple[str, list[str]]:
-    """The last --config and the other arguments."""
-    if "-h" in arguments or "--help" in arguments:
-        print(help_text(__doc__))
-        raise SystemExit(0)
-    path, rest, position = None, [], 0
-    while position < len(arguments):
-        if arguments[position] == "--config" and position + 1 < len(arguments):
-            path = arguments[position + 1]
-            position += 2
-            continue
-        rest.append(arguments[position])
-        position += 1
-    if path is None:
-        raise ConfigError("expected --config FILE; run_scripts/configs has examples")
-    return path, rest
+def write_help():
+    """Writes HELP anew from the keys' own descriptions."""
+    from swim.train.key_help import help_text
 
-
-def _last_line(error: Exception) -> str:
-    """A data worker's error arrives with its traceback in front; its last line is the message."""
-    text = str(error).strip()
-    if "Original Traceback" in text:
-        text = text.splitlines()[-1].partition(": ")[2]
-    return text
+    HELP.write_text(help_text(__doc__) + "\n", encoding="utf-8")

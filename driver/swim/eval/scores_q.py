@@ -1,10 +1,8 @@
 """The prompt and the scores of VideoRefer-Bench-Q."""
 
 from swim.data.bench import BenchQ
-from swim.eval.letters import parse_letter
+from swim.eval.letters import PROMPT, parse_letter
 from swim.eval.stats import bootstrap_interval, rounded, rounded_interval
-
-PROMPT = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
 
 
 def lettered(item: BenchQ) -> list[str]:

@@ -1,4 +1,4 @@
-"""`swim train --help`: every key with its type, its default and a sentence."""
+"""What `swim train --help` says of every key."""
 
 import dataclasses
 import json
@@ -18,44 +18,53 @@ WIDTH = 80  # a terminal's
 
 
 def help_text(usage: str) -> str:
-    """usage: what stands above the keys."""
-    own = [
-        _entry(name, _type_name(field.annotation), field.get_default(call_default_factory=True), field.description)
-        for name, field in TrainConfig.model_fields.items()
-        if name != "arguments"
-    ]
-    defaults, types = default_arguments(), get_type_hints(SFTConfig)
-    honoured = [
-        _entry(
-            field.name, _type_name(types[field.name]), defaults.get(field.name), _on_one_line(field.metadata["help"])
-        )
-        for field in sorted(dataclasses.fields(SFTConfig), key=lambda field: field.name)
-        if field.name in (HONOURED | NEED_EVALUATION) - set(TrainConfig.model_fields)
-    ]
-    also = textwrap.fill(
-        f"{', '.join(sorted(ALIASES))} are earlier names of {', '.join(sorted(ALIASES.values()))}.", WIDTH
-    )
+    """All keys: ours with a sentence, TRL's with type and default. usage: what stands above the keys."""
+    own = [name for name in TrainConfig.model_fields if name != "arguments"]
+    also = f"{', '.join(sorted(ALIASES))} are earlier names of {', '.join(sorted(ALIASES.values()))}."
     parts = [
         usage.strip(),
         "Keys stand in the YAML file, or on the command line as --key value; those of groups as --lora.r 8.",
         "Our own keys:",
-        *own,
-        "Arguments of trl.SFTConfig, with TRL's own words; others are refused with what to do instead:",
-        *honoured,
+        *map(entry_of, own),
+        "Arguments of trl.SFTConfig (swim train --help KEY explains one); others are refused with what to do instead:",
+        "\n".join(_head(name, *_of_trl(name)[:2]) for name in sorted(_taken_of_trl())),
         also,
     ]
     return "\n\n".join(part if part.startswith("  ") else _filled(part) for part in parts)
+
+
+def entry_of(key: str) -> str:
+    """One key: type, default and a sentence, in TRL's own words for its arguments. Says so when there is no such key."""
+    if key in TrainConfig.model_fields and key != "arguments":
+        field = TrainConfig.model_fields[key]
+        found = _type_name(field.annotation), field.get_default(call_default_factory=True), field.description
+    elif key in _taken_of_trl():
+        found = _of_trl(key)
+    else:
+        return f"  {key}: no such key; swim train --help lists all"
+    indent = " " * 6
+    sentence = textwrap.fill(found[2] or "", WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return f"{_head(key, *found[:2])}\n{sentence}"
+
+
+def _taken_of_trl() -> set[str]:
+    return (HONOURED | NEED_EVALUATION) - set(TrainConfig.model_fields)
+
+
+def _of_trl(name: str) -> tuple[str, Any, str]:
+    """(type, default, TRL's words) of an argument of SFTConfig."""
+    (field,) = (field for field in dataclasses.fields(SFTConfig) if field.name == name)
+    words = _on_one_line(field.metadata["help"])
+    return _type_name(get_type_hints(SFTConfig)[name]), default_arguments().get(name), words
 
 
 def _filled(text: str) -> str:
     return "\n\n".join(textwrap.fill(paragraph, WIDTH, break_long_words=False) for paragraph in text.split("\n\n"))
 
 
-def _entry(name: str, kind: str, default: Any, text: str | None) -> str:
+def _head(name: str, kind: str, default: Any) -> str:
     head = f"  {name} ({kind}, {_default(default)})"
-    folded = textwrap.fill(head, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
-    indent = " " * 6
-    return folded + "\n" + textwrap.fill(text or "", WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return textwrap.fill(head, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _default(value: Any) -> str:

@@ -10,18 +10,6 @@ from swim.model_name import check_model_name
 from swim.processes import processes
 
 
-def add_data_options(parser: argparse.ArgumentParser):
-    """Frame budget and prompt; `data_settings` reads them."""
-    trained = "(default: as the model was trained, else the paper's)"
-    parser.add_argument("--max_frames", type=int, help=f"most frames of a clip {trained}")
-    parser.add_argument("--fps", type=float, help=f"greatest sampling rate {trained}")
-    parser.add_argument("--min_pixels", type=int, help=f"fewest pixels of a resized frame {trained}")
-    parser.add_argument("--max_pixels", type=int, help=f"most pixels of a resized frame {trained}")
-    parser.add_argument("--total_pixels", type=int, help=f"most pixels of all frames together {trained}")
-    parser.add_argument("--system_prompt", help=f"system prompt of the conversation {trained}")
-    parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
-
-
 def data_settings(options: argparse.Namespace) -> DataSettings:
     """How videos are read: as given, else as the model was trained, else the paper's; says which in a line on stderr.
 

@@ -2,23 +2,13 @@
 
 import argparse
 
-from swim.cli.answering import add_answer_options, answer_questions
-from swim.cli.demo_defaults import demo_benches
-from swim.cli.roots import add_root_options
+from swim.cli.runs.answering import answer_questions
+from swim.cli.runs.demo_defaults import demo_benches
 from swim.demo.bench import Benches
 from swim.infer.answers import Question
 from swim.infer.questions import ItemFile
 from swim.model_name import check_model_name
 from swim.processes import processes
-
-
-def add_model_options(parser: argparse.ArgumentParser, output: str, max_new_tokens: int):
-    """--questions, --model and everything that decides its answers."""
-    parser.add_argument("--questions", help="the benchmark's JSON file (default: the demo's)")
-    add_answer_options(parser, max_new_tokens)
-    add_root_options(parser, "the items' videos are")
-    parser.add_argument("--output", default=output, help="folder of answers and report")
-    parser.add_argument("--limit", type=int, help="the first N items only")
 
 
 def demo_of(options: argparse.Namespace) -> Benches:

@@ -3,31 +3,15 @@
 import argparse
 from dataclasses import asdict
 
-from swim.cli.reading import add_data_options, data_settings
+from swim.cli.runs.reading import data_settings
 from swim.data.settings import DataSettings
 from swim.infer.answers import AnswerStore, Question
 from swim.infer.local import answer_locally
 from swim.infer.questions import ItemFile
 from swim.infer.remote import answer_remotely
 from swim.llm import Asker, Endpoint
-from swim.model_name import DEMO_MODEL
 from swim.processes import processes
 from swim.reply_cache import ReplyCache
-
-
-def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int):
-    """--model and everything else that decides its answers."""
-    parser.add_argument(
-        "--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name; or the server's model"
-    )
-    add_data_options(parser)
-    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens, help="longest answer, in tokens")
-    parser.add_argument("--batch_size", type=int, default=1, help="questions answered together, by a local model")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
-    parser.add_argument("--backend", choices=("local", "openai"), default="local", help="openai: any compatible server")
-    parser.add_argument("--base_url", help="of the server, such as http://localhost:8000/v1")
-    parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
-    parser.add_argument("--timeout_s", type=float, default=120.0, help="of one request, first to last byte")
 
 
 def answer_questions(

@@ -1,0 +1,67 @@
+"""Options that several verbs share."""
+
+import argparse
+
+from swim.model_name import DEMO_MODEL
+
+
+def add_root_options(parser: argparse.ArgumentParser, what: str = "the records' videos are", required: bool = False):
+    """--video_root and --untrusted, for `root_of`."""
+    default = "" if required else " (default: the file's folder)"
+    parser.add_argument("--video_root", required=required, help=f"what {what} relative to{default}")
+    parser.add_argument(
+        "--untrusted",
+        action="store_true",
+        help="others made the file: refuse URLs, and paths that lead out of --video_root (default: allow both)",
+    )
+
+
+def add_data_options(parser: argparse.ArgumentParser):
+    """Frame budget and prompt; `data_settings` reads them."""
+    trained = "(default: as the model was trained, else the paper's)"
+    parser.add_argument("--max_frames", type=int, help=f"most frames of a clip {trained}")
+    parser.add_argument("--fps", type=float, help=f"greatest sampling rate {trained}")
+    parser.add_argument("--min_pixels", type=int, help=f"fewest pixels of a resized frame {trained}")
+    parser.add_argument("--max_pixels", type=int, help=f"most pixels of a resized frame {trained}")
+    parser.add_argument("--total_pixels", type=int, help=f"most pixels of all frames together {trained}")
+    parser.add_argument("--system_prompt", help=f"system prompt of the conversation {trained}")
+    parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
+
+
+def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int):
+    """--model and everything else that decides its answers."""
+    parser.add_argument(
+        "--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name; or the server's model"
+    )
+    add_data_options(parser)
+    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens, help="longest answer, in tokens")
+    parser.add_argument("--batch_size", type=int, default=1, help="questions answered together, by a local model")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
+    parser.add_argument("--backend", choices=("local", "openai"), default="local", help="openai: any compatible server")
+    parser.add_argument("--base_url", help="of the server, such as http://localhost:8000/v1")
+    parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
+    parser.add_argument("--timeout_s", type=float, default=120.0, help="of one request, first to last byte")
+
+
+def add_model_options(parser: argparse.ArgumentParser, output: str, max_new_tokens: int):
+    """--questions, --model and everything that decides its answers."""
+    parser.add_argument("--questions", help="the benchmark's JSON file (default: the demo's)")
+    add_answer_options(parser, max_new_tokens)
+    add_root_options(parser, "the items' videos are")
+    parser.add_argument("--output", default=output, help="folder of answers and report")
+    parser.add_argument("--limit", type=int, help="the first N items only")
+
+
+def add_endpoint_options(parser: argparse.ArgumentParser):
+    """Who is asked, and how much at most."""
+    parser.add_argument("--base_url", help="of the API, such as http://localhost:8000/v1 (default: OpenAI's)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="of the replies; 0 is the most repeatable")
+    parser.add_argument("--max_tokens", type=int, default=2048, help="of one reply")
+    parser.add_argument("--timeout_s", type=float, default=120.0, help="of one request")
+    parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
+    parser.add_argument("--attempts", type=int, default=3, help="replies for one record, each refusal with its reason")
+    parser.add_argument("--request_attempts", type=int, default=6, help="of one request, with exponential back-off")
+    parser.add_argument("--backoff_s", type=float, default=1.0, help="first wait")
+    parser.add_argument("--usd_per_million", type=float, nargs=2, metavar=("IN", "OUT"), help="the model's prices")
+    parser.add_argument("--max_usd", type=float, help="stop at this cost")
+    parser.add_argument("--max_requests", type=int, help="stop after so many requests")

@@ -1,0 +1,99 @@
+"""VideoRefer-Bench-D: descriptions of named objects, graded by a judge."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.table import Table
+
+from swim.cli.runs.evaluating import answer_all, demo_of
+from swim.cli.runs.roots import root_of
+from swim.data.bench import parse_bench_d
+from swim.errors import DataError
+from swim.eval.bench_d import judge_all, write_report
+from swim.eval.items import as_question, console, read_items
+from swim.eval.judge import Case, estimate
+from swim.eval.published import BENCH_D
+from swim.eval.scores_d import make_cases, summarise
+from swim.eval.stats import interval_words
+from swim.llm import Asker, Endpoint, ServiceRefuses
+from swim.processes import processes
+from swim.reply_cache import ReplyCache
+
+
+def print_report(report: dict, folder: Path):
+    judge_model, version = report["judge"]["model"], report["judge"]["prompt_version"]
+    table = Table(
+        title=f"VideoRefer-Bench-D, judge {judge_model} at {report['judge']['temperature']}, prompt {version}"
+    )
+    table.add_column("")
+    table.add_column("0 to 5", justify="right")
+    for name, mean in report["dimensions"].items():
+        table.add_row(name, f"{mean:.2f}")
+    if report["mean"] is not None:
+        interval = interval_words(report["mean_interval_95"], ".2f")
+        table.add_row("mean", f"{report['mean']:.2f} ({interval})", style="bold")
+    table.add_section()
+    for entry in BENCH_D:
+        table.add_row(f"{entry.model}, published", f"{entry.value:.2f}", style="dim")
+    console.print(table)
+    for words in report["judge"]["adaptations"]:
+        console.print(f"the judge was asked otherwise: {words}")
+    console.print(f"{report['judged']} of {report['items']} items judged. Written: {folder}/report.json, scores.jsonl")
+    for key, reason in report["failed"].items():
+        console.print(f"  item {key}: {reason}")
+    if report["mean"] is None:
+        console.print(f"no mean: coverage {report['coverage']:.3f} is below --min_coverage {report['min_coverage']}")
+
+
+def say_estimate(cases: list[Case], endpoint: Endpoint):
+    prompt_tokens, completion_tokens = estimate(cases)
+    usd = endpoint.usd(prompt_tokens, completion_tokens)
+    cost = f"about {usd:.2f} US dollars" if usd is not None else "price unknown (--usd_per_million IN OUT)"
+    console.print(
+        f"judging {len(cases)} items with {endpoint.model}: about {prompt_tokens:,} + {completion_tokens:,} tokens, {cost}; "
+        "judgements that are stored cost nothing"
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    path = options.questions or demo_of(options).bench_d
+    file = read_items(path, root_of(options, path), parse_bench_d, options.limit)
+    questions = [as_question(key, item, item.question) for key, item in file.items.items()]
+    answers = answer_all(options, file, questions, "the item's own question")
+    if not processes().is_main_process:
+        return 0
+    folder, cases, endpoint = Path(options.output), make_cases(file.items, answers), _judge_endpoint(options)
+    say_estimate(cases, endpoint)
+    if options.dry_run:
+        return 0
+    asker = Asker(endpoint, ReplyCache(folder / "judge" / "replies.sqlite"))
+    scores, failures = judge_all(cases, asker, folder)
+    summary = summarise(file.items, scores, failures, options.min_coverage)
+    report = write_report(folder, file.items, scores, summary, endpoint, asker)
+    print_report(report, folder)
+    return int(report["mean"] is None)
+
+
+def _judge_endpoint(options: argparse.Namespace) -> Endpoint:
+    return Endpoint(
+        model=options.judge,
+        base_url=options.judge_base_url,
+        temperature=options.judge_temperature,
+        max_tokens=256,
+        timeout_s=options.timeout_s if options.judge_timeout_s is None else options.judge_timeout_s,
+        concurrency=options.judge_concurrency,
+        attempts=options.judge_attempts,
+        backoff_s=options.judge_backoff_s,
+        prices=None if options.usd_per_million is None else tuple(options.usd_per_million),
+        max_requests=options.max_requests,
+        max_usd=options.max_usd,
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        return _run(options)
+    except (DataError, ValueError, ServiceRefuses) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,11 @@
+"""--video_root and --untrusted: where the videos of a file are, and whether the file is trusted."""
+
+import argparse
+from pathlib import Path
+
+from swim.data.root import DataRoot
+
+
+def root_of(options: argparse.Namespace, file: str | Path) -> DataRoot:
+    """What the options of `add_root_options` say for a file."""
+    return DataRoot(Path(options.video_root or Path(file).parent), options.untrusted)

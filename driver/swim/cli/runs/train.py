@@ -1,0 +1,73 @@
+"""Training from the arguments of the command line, and its exit status."""
+
+import errno
+import os
+import signal
+import sys
+
+from swim.cli.runs.demo_defaults import with_demo_inputs
+from swim.cli.runs.demo_report import train_and_report
+from swim.errors import DataError
+from swim.lock import FolderInUse
+from swim.train.config import ConfigError, load_config
+from swim.train.faults import TrainingFault
+from swim.train.run import train
+from swim.train.signals import Stopped
+from swim.train.skipping import TooManyBadRecords
+
+
+def run(arguments: list[str]) -> int:
+    try:
+        config_path, overrides = _split_config(arguments)
+        config = with_demo_inputs(load_config(config_path, overrides))
+        if config.demo_report and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            print("demo_report needs a single process: no control, no pictures, no summary.json")
+            config.demo_report = False
+        if config.demo_report:
+            train_and_report(config)
+        else:
+            train(config)
+    except (ConfigError, DataError, FolderInUse, TooManyBadRecords, TrainingFault) as error:
+        return _told(_last_line(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = "the disk is full" if error.errno == errno.ENOSPC else "the disk quota is used up"
+        place = error.filename or "the output folder or the cache"
+        return _told(f"{place}: {what}. Make room and start the same command again")
+    except Stopped as stopped:
+        sys.stdout.write(f"{stopped}\n")
+        return stopped.status
+    except KeyboardInterrupt:
+        sys.stdout.write("\ninterrupted; the same command goes on from the last complete checkpoint\n")
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _told(message: str) -> int:
+    """On a line of its own, behind progress bars, and in one piece, as other processes write too."""
+    sys.stderr.write(f"\nerror: {message}\n")
+    return 1
+
+
+def _split_config(arguments: list[str]) -> tuple[str, list[str]]:
+    """The last --config and the other arguments."""
+    path, rest, position = None, [], 0
+    while position < len(arguments):
+        if arguments[position] == "--config" and position + 1 < len(arguments):
+            path = arguments[position + 1]
+            position += 2
+            continue
+        rest.append(arguments[position])
+        position += 1
+    if path is None:
+        raise ConfigError("expected --config FILE; run_scripts/configs has examples")
+    return path, rest
+
+
+def _last_line(error: Exception) -> str:
+    """A data worker's error arrives with its traceback in front; its last line is the message."""
+    text = str(error).strip()
+    if "Original Traceback" in text:
+        text = text.splitlines()[-1].partition(": ")[2]
+    return text

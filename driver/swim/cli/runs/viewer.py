@@ -1,0 +1,43 @@
+"""Serves the viewer: ask about a clip, click a word, see where it looks."""
+
+import argparse
+import json
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from swim.cli.runs.demo_defaults import DEMO_CONFIG
+from swim.cli.runs.reading import data_settings
+from swim.demo.inputs import make_demo_inputs
+from swim.errors import DataError
+from swim.model_name import DEMO_MODEL
+from swim.train.config import load_config
+
+EXAMPLES = 4
+
+
+def demo_examples() -> list[tuple[str, str]]:
+    """(clip, tagged question) of the demo's first held-out clips, which are made when missing."""
+    path = make_demo_inputs(load_config(DEMO_CONFIG).demo).held_out_json
+    records = json.loads(path.read_text(encoding="utf-8"))[:EXAMPLES]
+    questions = [record["conversations"][0]["value"].removeprefix("<video>\n") for record in records]
+    return [(str((path.parent / record["video"]).resolve()), text) for record, text in zip(records, questions)]
+
+
+def run(options: argparse.Namespace) -> int:
+    if find_spec("gradio") is None:
+        print("error: the viewer needs Gradio; pip install -e 'driver[viewer]'", file=sys.stderr)
+        return 2
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
+    from swim.viewer.app import serve
+    from swim.viewer.session import Session
+
+    try:
+        session = Session(options.model, data_settings(options), options.max_new_tokens)
+    except (ValueError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    examples = demo_examples() if options.model == DEMO_MODEL else []
+    serve(session, f"{Path(options.model).name}: where it looks", examples, options.host, options.port)
+    return 0
