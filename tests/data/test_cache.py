@@ -173,7 +173,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(copies, tmp_path):
         return sha256
 
     good, copies.cache.build = copies.cache.build, slow
-    with pytest.raises(DataError, match="a: the file changed while it was read; run again when it is at rest"):
+    with pytest.raises(DataError, match="a: the file changed while it was read; rerun once nothing is writing to it"):
         copies.find(path)
     copies.cache.build = good
     assert copies.find(path) == b"other"

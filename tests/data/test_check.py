@@ -119,7 +119,7 @@ def test_a_killed_check_goes_on_to_the_same_result(mixture, train_config, tmp_pa
     with progress.open("ab") as file:
         file.write(b'{"row": 3, "tok')  # a torn line
     done = subprocess.run(command(broken), capture_output=True, text=True)
-    assert done.returncode == 1 and "going on behind" in done.stdout
+    assert done.returncode == 1 and "Resuming: " in done.stdout
     for name in ("report.json", "skip_list.jsonl"):
         assert (broken / name).read_text() == (undisturbed / name).read_text()
 
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_a_check_at_once_and_it_can_be_resumed(replace_video, clips,
     (tmp_path / "odd.mp4").unlink()
     (tmp_path / "odd.mp4").symlink_to(clips.data_root / json.loads(clips.train_json.read_text())[40]["video"])
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and "going on behind 32 checked records" in done.stdout
+    assert done.returncode == 0 and "Resuming: 32 records already checked" in done.stdout
 
 
 def test_what_the_disk_does_not_give_is_not_listed_and_tried_anew(replace_video, clips, tmp_path, capsys, monkeypatch):
@@ -202,4 +202,4 @@ def test_what_the_disk_does_not_give_is_not_listed_and_tried_anew(replace_video,
     (tmp_path / "odd.mp4").unlink()
     (tmp_path / "odd.mp4").symlink_to(clips.data_root / json.loads(clips.train_json.read_text())[3]["video"])
     assert main(command) == 0
-    assert "going on behind 59 checked records" in capsys.readouterr().out
+    assert "Resuming: 59 records already checked" in capsys.readouterr().out

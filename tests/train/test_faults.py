@@ -18,8 +18,8 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from swim.train.checkpoints import Checkpoints, problem
 from swim.train.config import ConfigError
-from swim.train.estimate import Needs, memory_warnings
-from swim.train.faults import TrainingFault, saving, told_faults
+from swim.train.estimate import Estimate, memory_warnings
+from swim.train.faults import TrainingFault, report_faults, saving
 from swim.train.run import train
 from swim.train.worker_notes import WorkerNotes
 
@@ -172,7 +172,7 @@ def test_a_signal_to_the_launcher_saves(configure, number):
     assert script.wait(60) != 0
     folder = Path(configure(**options).output_dir)
     saved = Checkpoints(folder).last()
-    assert script.log.count(f"saved as {saved}; the same command goes on") == 2, script.log[-3000:]
+    assert script.log.count(f"saved as {saved}; rerun the same command to resume") == 2, script.log[-3000:]
     again = Script(configure(**options))
     assert again.wait(120) == 0 and f"resuming from {saved}" in again.log
     assert len(curve(folder)) == 41  # each step once, and the end
@@ -251,7 +251,7 @@ def raised_while_saving(folder, error: Exception, needed_bytes: int = 1000) -> s
 def test_only_a_full_disk_is_called_one(tmp_path):
     """What the system, torch's writer and safetensors report of files; the disk has room unless they say otherwise."""
     full = raised_while_saving(tmp_path, OSError(errno.ENOSPC, "No space left on device", "a.pt"))
-    assert "cannot save checkpoint-3: the disk is full, " in full and "Make room and start the same command" in full
+    assert "cannot save checkpoint-3: the disk is full, " in full and "Make room and rerun the same command" in full
     inner = raised_while_saving(
         tmp_path, SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     )
@@ -283,7 +283,7 @@ def test_a_gpus_fault_while_saving_is_not_a_full_disk(tmp_path, error):
 
 def test_a_full_gpu_is_told_in_one_line(tmp_path):
     with pytest.raises(TrainingFault) as caught:
-        with told_faults(WorkerNotes(0), 1.0):
+        with report_faults(WorkerNotes(0), 1.0):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nMore")
     assert str(caught.value).startswith(
         "the memory of the GPU is full (CUDA out of memory). Set activation_checkpointing"
@@ -292,7 +292,7 @@ def test_a_full_gpu_is_told_in_one_line(tmp_path):
 
 def test_the_memory_of_host_and_gpu_is_compared_with_what_is_needed():
     gigabyte = 10**9
-    needs = Needs(
+    needs = Estimate(
         weights=4 * gigabyte, gradients=2 * gigabyte, optimizer=10 * gigabyte, host=12 * gigabyte, checkpoint=0, model=0
     )
     assert memory_warnings(needs, 96 * gigabyte, 4 * gigabyte, processes=8) == []

@@ -108,7 +108,7 @@ def test_control_c_ends_at_once_in_one_line(configure):
     launch.wait_for_log_line()
     os.kill(launch.ranks[0].pid, signal.SIGINT)
     assert launch.wait() == [130]
-    assert "interrupted; the same command goes on" in launch.log and "Traceback" not in launch.log
+    assert "interrupted; rerun the same command to resume" in launch.log and "Traceback" not in launch.log
 
 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(configure):
@@ -223,7 +223,7 @@ def test_an_allowed_change_takes_effect_and_is_told(configure, capsys):
     changes = {"max_steps": 4, "learning_rate": 1e-4, "lr_scheduler_type": "constant"}
     changed = configure(save_steps=1, allow_config_change=True, **changes)
     train(changed)
-    assert "goes on although these differ: learning_rate, lr_scheduler_type, max_steps" in capsys.readouterr().out
+    assert "continuing although these differ: learning_rate, lr_scheduler_type, max_steps" in capsys.readouterr().out
     rates = [entry["learning_rate"] for entry in curve(changed.output_dir) if "learning_rate" in entry]
     assert not RunFolder(changed.output_dir).differences(changed)
     assert len(rates) == 4 and rates[2:] == [1e-4, 1e-4]

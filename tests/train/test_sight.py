@@ -13,7 +13,7 @@ from PIL import Image
 
 from swim.train.checkpoints import Checkpoints
 from swim.train.config import ConfigError
-from swim.train.estimate import Sharing, estimate
+from swim.train.estimate import Parallelism, estimate
 from swim.train.run import train
 from swim.train.watch import StepClock, keep_wandb_run
 
@@ -117,15 +117,15 @@ def test_the_estimated_checkpoint_is_the_real_one(configure, mode):
 def test_memory_and_disk_of_a_known_case():
     """A billion trained and a billion frozen parameters in bf16 on 8 processes, by hand."""
     parameters = [(10**9, 2, True), (10**9, 2, False)]
-    alone = estimate(parameters, Sharing())
+    alone = estimate(parameters, Parallelism())
     assert (alone.weights, alone.gradients, alone.optimizer) == (4e9, 2e9, 4e9)
     assert (alone.checkpoint, alone.model, alone.host) == (8e9, 4e9, 0)
-    zero3 = estimate(parameters, Sharing(8, zero=3, offload_optimizer=True, offload_weights=True))
+    zero3 = estimate(parameters, Parallelism(8, zero=3, offload_optimizer=True, offload_weights=True))
     assert (zero3.weights, zero3.gradients, zero3.optimizer) == (0.5e9, 0.25e9, 1.5e9)
     assert zero3.host == 2.25e9 and zero3.checkpoint == 4e9 + 2e9 + 12e9
-    zero2 = estimate(parameters, Sharing(8, zero=2))
+    zero2 = estimate(parameters, Parallelism(8, zero=2))
     assert (zero2.weights, zero2.gradients, zero2.optimizer) == (4e9, 0.25e9, 1.5e9)
-    lora = estimate(parameters, Sharing(), adapter=True)
+    lora = estimate(parameters, Parallelism(), adapter=True)
     assert (lora.checkpoint, lora.model) == (6e9, 2e9)
 
 

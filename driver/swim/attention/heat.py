@@ -10,7 +10,7 @@ _WILD = 4  # times what 99 % of the cells stay below
 NORMALISATIONS = {
     "share": "share of the clip's attention",
     "clipped": "share of the clip's attention, colours end at 99 % of the cells",
-    "relative": "times the mean of all words behind the video",
+    "relative": "times the mean of all words after the video",
 }
 
 
@@ -36,7 +36,7 @@ def relative(maps: torch.Tensor, words: int) -> torch.Tensor:
 
 
 def behind_visual(model_config, reading: Reading) -> list[tuple[int, int]]:
-    """The span of every token behind the visual block, each alone."""
+    """The span of every token after the visual block, each alone."""
     ids = reading.inputs["input_ids"][0]
     visual = torch.tensor([model_config.image_token_id, model_config.video_token_id])
     last = int(torch.isin(ids, visual).nonzero()[-1])

@@ -26,12 +26,12 @@ def extract(
     """float32[Q, L, T, H, W], on the CPU: where each of Q token spans looks, at each of L layers.
 
     inputs: what the processor makes of one sample (batch of one) with one video or image. To look at generated words,
-    their tokens must stand at the end of `input_ids`. spans: tokens [start, end) behind the visual block. layers: None
+    their tokens must stand at the end of `input_ids`. spans: tokens [start, end) after the visual block. layers: None
     for those that the checkpoint was supervised at, every fifth from 2 for a stock one. T temporal steps, H x W grid.
 
     A cell is the share of a token's whole attention that goes there, mean over heads and over the span's tokens: eager
     attention's own numbers, whichever implementation the model runs with, at a memory linear in the sequence's length.
-    Raises ValueError for a span that is empty or not behind the visual block, and for a layer beyond the model.
+    Raises ValueError for a span that is empty or not after the visual block, and for a layer beyond the model.
     """
     empty = [span for span in spans if span[0] >= span[1]]
     if empty or not spans:
@@ -95,7 +95,7 @@ def read_words(
     question_words: bool = False,
     recorded_answer: bool = False,
 ) -> Reading:
-    """The question of a sample with an answer's tokens behind it, and the words to look at.
+    """The question of a sample with an answer's tokens after it, and the words to look at.
 
     recorded_answer: the tokens are `recorded_answer_tokens`, whose tags are words too.
 
@@ -179,7 +179,7 @@ def _decode(tokenizer, tokens: Sequence[int]) -> tuple[str, list[int]]:
 
 
 def _tokens_of(span: tuple[int, int], ends: list[int], start: int) -> tuple[int, int]:
-    """Tokens [start, end) that hold the characters [span): those that end behind its start, up to the one that ends it."""
+    """Tokens [start, end) that hold the characters [span): those that end after its start, up to the one that ends it."""
     first = next(number for number, end in enumerate(ends) if end > span[0])
     last = next(number for number, end in enumerate(ends) if end >= span[1])
     return start + first, start + last + 1

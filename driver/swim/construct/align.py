@@ -19,7 +19,7 @@ _FIRST_WORD, _LAST_WORD = re.compile(r"^[^\W\d]+['’]?"), re.compile(r"[^\W\d]+
 
 @dataclass(frozen=True)
 class Phrase:
-    """What stands in the place of one placeholder: words before the tag, the tagged ones, words behind."""
+    """What stands in the place of one placeholder: words before the tag, the tagged ones, words after it."""
 
     before: str
     noun: str
@@ -48,13 +48,13 @@ def align(fixed: list[str], plain: str, spans: list[Span], language: Language | 
 
 
 def pieces_of(plain: str, spans: list[Span]) -> list[str]:
-    """What stands before, between and behind the tagged words."""
+    """What stands before, between and after the tagged words."""
     edges = [0, *(edge for span in spans for edge in (span.start, span.end)), len(plain)]
     return [plain[start:end] for start, end in zip(edges[::2], edges[1::2])]
 
 
 def _split_piece(piece: str, part: str, behind_tag: bool, before_tag: bool, language) -> tuple[str, str] | None:
-    """(end of the phrase before, start of the phrase behind) around the fixed part in a piece of a rewriting."""
+    """(end of the phrase before, start of the phrase after) around the fixed part in a piece of a rewriting."""
     for core in _variants(part.strip(), behind_tag, before_tag, language):
         for start in _occurrences(piece, core):
             ahead, rest = piece[:start], piece[start + len(core) :]
@@ -112,7 +112,7 @@ def _can_precede(words: str, language: Language | None) -> bool:
 
 
 def _can_follow(words: str, language: Language | None) -> bool:
-    """Whether these can stand behind it, such as "on the bed". A "not", or an "is" at the end, belongs to the sentence."""
+    """Whether these can follow it, such as "on the bed". A "not", or an "is" at the end, belongs to the sentence."""
     found = words_of(words)
     ends = language is None or not found or found[-1] not in language.articles | language.small_words
     return ends and is_short(words, MOST_WORDS_BEHIND) and not NEGATIONS & set(found)

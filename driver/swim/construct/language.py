@@ -15,7 +15,7 @@ _LEAST_LETTERS = 3  # fewer tell nothing about a text
 @dataclass(frozen=True)
 class Language:
     """articles: words that may come, go or change beside a noun phrase. small_words: the others that carry no content.
-    noun_first: a noun stands before the adjectives that describe it. particles: mark the case right behind a noun."""
+    noun_first: a noun stands before the adjectives that describe it. particles: mark the case right after a noun."""
 
     name: str
     articles: frozenset[str]

@@ -57,7 +57,7 @@ class Text:
 
     @property
     def fixed(self) -> list[str]:
-        """What stands before, between and behind the placeholders."""
+        """What stands before, between and after the placeholders."""
         return CANONICAL.split(self.content)[::2]
 
 

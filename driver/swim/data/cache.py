@@ -78,7 +78,7 @@ class ContentCache:
         if sha256 is None or not _is_complete(self._folder(sha256, suffix)):
             sha256 = self._make(path, stamp["size"], suffix)
         if _stamp(path) != stamp:
-            raise DataError("the file changed while it was read; run again when it is at rest", str(path))
+            raise DataError("the file changed while it was read; rerun once nothing is writing to it", str(path))
         if abs(time.time_ns() - stamp["mtime_ns"]) > _SETTLED_NS:
             write_atomically(self._memo(path), json.dumps(stamp | {"sha256": sha256}))
         return sha256

@@ -25,7 +25,7 @@ class Mention:
 class ChatText:
     """The rendered chat, its visual placeholder still one token.
 
-    answers: characters [start, end) that are learnt: each answer and the end-of-turn token behind it.
+    answers: characters [start, end) that are learnt: each answer and the end-of-turn token after it.
     """
 
     text: str

@@ -140,7 +140,7 @@ class Progress:
         lines = list(read_json_lines(path))
         if lines and lines[0] == asked:
             self.results = {result["row"]: result for result in lines[1:]}
-            console.print(f"going on behind {len(self.results):,} checked records ({path})")
+            console.print(f"Resuming: {len(self.results):,} records already checked ({path})")
         else:
             write_atomically(path, json.dumps(asked) + "\n")
 

@@ -138,7 +138,7 @@ class SwimCollator:
         return self.position_rule.get_rope_index(inputs["input_ids"], inputs["mm_token_type_ids"], **given)[0]
 
     def _behind_visual(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """attn_labels: the token ids of the text behind the last visual token, -100 elsewhere."""
+        """attn_labels: the token ids of the text after the last visual token, -100 elsewhere."""
         ids = inputs["input_ids"]
         visual = torch.isin(ids, torch.tensor(self.visual_ids))
         visual_from_here = visual.flip(1).cumsum(1).flip(1) > 0

@@ -121,7 +121,7 @@ def _pixels(counts: bytes) -> int:
 
     A run is five bits a character, the low ones first, with a sign; 32 says that another character follows. From the
     fourth on a run is stored as the difference to the run two before, so the odd ones are one running sum and the even
-    ones behind the first another.
+    ones after the first another.
     """
     if not counts:
         return 0

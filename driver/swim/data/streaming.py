@@ -154,7 +154,7 @@ def _from_list(file: BinaryIO) -> Iterator:
         parser.close()
     except (ijson.JSONError, ValueError) as error:
         yield from found
-        raise _Malformed(f"malformed JSON behind byte {read:,}: {_first_line(error)}") from None
+        raise _Malformed(f"malformed JSON after byte {read:,}: {_first_line(error)}") from None
 
 
 def _opens_list(block: bytes) -> bool:

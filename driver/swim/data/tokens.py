@@ -22,7 +22,7 @@ def place_in_expanded(position: int, replacements: list[dict]) -> int:
 
 
 def answer_tokens(chat: ChatText, replacements: list[dict], offsets: np.ndarray) -> np.ndarray:
-    """bool[S]: tokens that lie in an answer or are the end-of-turn token behind it. offsets: int[S, 2]."""
+    """bool[S]: tokens that lie in an answer or are the end-of-turn token after it. offsets: int[S, 2]."""
     learnt = np.zeros(len(offsets), dtype=bool)
     for start, end in chat.answers:
         start, end = place_in_expanded(start, replacements), place_in_expanded(end, replacements)

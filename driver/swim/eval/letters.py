@@ -155,7 +155,7 @@ class _Reader:
         return None
 
     def _may_follow(self, letter: str, rest: str, below: list[str]) -> bool:
-        """Is `rest` what one writes behind the letter of an option that one chooses?"""
+        """Is `rest` what one writes after the letter of an option that one chooses?"""
         words, own = _words(rest), self.words[letter]
         if words != own and (_INITIALS.match(rest) or _SUBJECT.match(rest)):
             return False

@@ -73,7 +73,7 @@ def mcnemar(wins: int, losses: int) -> float:
 
 
 def rounded(value: float | None) -> float | None:
-    """To four digits behind the point, for reports."""
+    """To four digits after the point, for reports."""
     return None if value is None else round(value, 4)
 
 

@@ -75,7 +75,7 @@ def stream_answer(
             more = {"streamer": streamer, "stopping_criteria": [stop_if_closed]}
             return _generate(model, inputs, max_new_tokens, **more)[0]
         finally:
-            streamer.end()  # also after an error, which `result` raises: nobody shall wait for more
+            streamer.end()  # also after an error, which `result` raises: so that no consumer blocks
 
     with ThreadPoolExecutor(1) as executor:
         tokens = executor.submit(generate)

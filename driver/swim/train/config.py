@@ -39,9 +39,7 @@ class TrainConfig(BaseModel):
     """Our own keys. Every other key of the YAML is an argument of TRL's SFTConfig (learning_rate, max_steps, ...)."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
-    output_dir: str = Field(
-        description="folder of the run; a run that was stopped goes on from its last checkpoint there"
-    )
+    output_dir: str = Field(description="folder of the run; a stopped run resumes from its last checkpoint there")
     model_name_or_path: str | None = Field(
         None, description="folder or hub name of a Qwen2.5-VL model; null builds the demo's tiny model"
     )

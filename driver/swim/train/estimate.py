@@ -16,7 +16,7 @@ _ADAM_STATES = 2
 
 
 @dataclass(frozen=True)
-class Sharing:
+class Parallelism:
     """How processes share a run. zero: stage of DeepSpeed, 0 without; fsdp shares as stage 3. offload: to host memory."""
 
     processes: int = 1
@@ -36,7 +36,7 @@ class Sharing:
 
 
 @dataclass(frozen=True)
-class Needs:
+class Estimate:
     """Bytes. weights, gradients, optimizer: of one process. host: of these, per process, what lies in host memory though
     there is a GPU. checkpoint, model: on the disk; of a checkpoint, and of the weights alone."""
 
@@ -48,8 +48,8 @@ class Needs:
     model: int
 
 
-def estimate(parameters: Iterable[tuple[int, int, bool]], sharing: Sharing, adapter: bool = False) -> Needs:
-    """Needs of training with Adam, without activations.
+def estimate(parameters: Iterable[tuple[int, int, bool]], sharing: Parallelism, adapter: bool = False) -> Estimate:
+    """Estimate of training with Adam, without activations.
 
     parameters: (numbers, bytes of one, whether it is trained) of each. DeepSpeed keeps the trained ones in float32 beside
     the weights. adapter: checkpoints hold trained weights alone.
@@ -74,18 +74,18 @@ def estimate(parameters: Iterable[tuple[int, int, bool]], sharing: Sharing, adap
         own = 0 if adapter else everything - learnt_bytes
     else:
         own = model if sharing.zero or sharing.fsdp else 0
-    return Needs(*per_process, in_host, model + own + optimizer, model)
+    return Estimate(*per_process, in_host, model + own + optimizer, model)
 
 
-def sharing_of(accelerator) -> Sharing:
+def parallelism_of(accelerator) -> Parallelism:
     """How the processes of Accelerate's `accelerator` share a run."""
     plugin = accelerator.state.deepspeed_plugin
     if plugin is None:
-        return Sharing(accelerator.num_processes, fsdp=accelerator.is_fsdp2)
+        return Parallelism(accelerator.num_processes, fsdp=accelerator.is_fsdp2)
     offloads = (
         device not in (None, "none") for device in (plugin.offload_optimizer_device, plugin.offload_param_device)
     )
-    return Sharing(accelerator.num_processes, plugin.zero_stage, False, *offloads)
+    return Parallelism(accelerator.num_processes, plugin.zero_stage, False, *offloads)
 
 
 def numbers_of(model: torch.nn.Module) -> list[tuple[int, int, bool]]:
@@ -96,7 +96,7 @@ def numbers_of(model: torch.nn.Module) -> list[tuple[int, int, bool]]:
     ]
 
 
-def check_room(needs: Needs, folder: Path, keep: int | None, processes: int) -> list[str]:
+def check_room(needs: Estimate, folder: Path, keep: int | None, processes: int) -> list[str]:
     """Lines to print: the needs and what is free. Raises ConfigError when the disk cannot hold another checkpoint.
 
     keep: checkpoints that stay, None for all. processes: on this machine.
@@ -114,7 +114,7 @@ def check_room(needs: Needs, folder: Path, keep: int | None, processes: int) -> 
         + (f", {human_bytes(needs.host)} of it in host memory" if needs.host else "")
         + f"; activations come on top. Free: {room}",
     ]
-    # An old checkpoint is deleted only behind a new one, and the final weights lie beside them.
+    # An old checkpoint is deleted only after a new one is complete, and the final weights lie beside them.
     most = None if keep is None else keep + 1
     count = "each" if most is None else f"{most} at most"
     lines.append(
@@ -133,7 +133,7 @@ def check_room(needs: Needs, folder: Path, keep: int | None, processes: int) -> 
     return lines + memory_warnings(needs, memory, gpu, processes)
 
 
-def memory_warnings(needs: Needs, host_free: int, gpu_free: int | None, processes: int) -> list[str]:
+def memory_warnings(needs: Estimate, host_free: int, gpu_free: int | None, processes: int) -> list[str]:
     """A line for each memory that is too small, before any activation.
 
     host_free: bytes for all `processes` of this machine. gpu_free: bytes of each process's GPU, None without GPUs: then

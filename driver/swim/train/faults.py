@@ -43,7 +43,7 @@ def saving(folder: Path, what: str, needed_bytes: int) -> Iterator[None]:
         else:
             problem, remedy = found, f"Mend that ({human_bytes(free)} of the disk are free)"
         raise TrainingFault(
-            f"{folder}: cannot save {what}: {problem}. {remedy} and start the same command again: it goes on from {start}"
+            f"{folder}: cannot save {what}: {problem}. {remedy} and rerun the same command: it resumes from {start}"
         ) from error
 
 
@@ -63,7 +63,7 @@ def _quota_is_used_up(error: Exception) -> bool:
 
 
 @contextmanager
-def told_faults(notes: WorkerNotes, timeout_s: float) -> Iterator[None]:
+def report_faults(notes: WorkerNotes, timeout_s: float) -> Iterator[None]:
     """Around training: what torch reports of data workers and other processes becomes a TrainingFault."""
     try:
         yield
@@ -92,7 +92,7 @@ class FiniteGuard:
     """Stops a run whose loss or gradient is not finite, naming the records of that step.
 
     `note` keeps what a micro-step used without waiting for the device. `check` is called with the gradient norm, the same
-    number on every rank: before the optimiser's step, or behind it under DeepSpeed. Either way no checkpoint holds it.
+    number on every rank: before the optimiser's step, or after it under DeepSpeed. Either way no checkpoint holds it.
     """
 
     def __init__(self):

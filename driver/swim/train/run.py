@@ -28,8 +28,8 @@ from swim.models.supervision import AttentionSupervisionConfig
 from swim.train.card import write_card
 from swim.train.checkpoints import Checkpoints, FinishCheckpoints, problem, processes_of
 from swim.train.config import ConfigError, TrainConfig
-from swim.train.estimate import Needs, check_room, estimate, numbers_of, sharing_of
-from swim.train.faults import saving, told_faults
+from swim.train.estimate import Estimate, check_room, estimate, numbers_of, parallelism_of
+from swim.train.faults import report_faults, saving
 from swim.train.fusing import fuse_elementwise
 from swim.train.model import attention_implementation, load_model, lora_config
 from swim.train.parameters import parts_table
@@ -85,7 +85,7 @@ def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
         folder.begin(config, mixture)
         _announce(config, trainer, mixture, resume)
         if changed:
-            console.print(f"goes on although these differ: {', '.join(changed)}")
+            console.print(f"continuing although these differ: {', '.join(changed)}")
         for line in check_room(needs, folder.path, config.save_total_limit, int(os.environ.get("LOCAL_WORLD_SIZE", 1))):
             console.print(line)
         step = 0 if resume is None else read_state(resume).global_step
@@ -94,7 +94,7 @@ def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
             keep_wandb_run(folder.path)
     state.wait_for_everyone()
 
-    with told_faults(notes, config.dataloader_timeout_s):
+    with report_faults(notes, config.dataloader_timeout_s):
         with stop.listening(), trainer.clock.running(), _unpickling(resume, arguments):
             result = trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         if stop.agreed and trainer.state.global_step < trainer.state.max_steps:
@@ -206,9 +206,9 @@ def _summary(trainer: SwimTrainer, result: TrainOutput) -> dict:
     }
 
 
-def _needs(config: TrainConfig, trainer: SwimTrainer) -> Needs:
+def _needs(config: TrainConfig, trainer: SwimTrainer) -> Estimate:
     model = trainer.accelerator.unwrap_model(trainer.model)
-    return estimate(numbers_of(model), sharing_of(trainer.accelerator), adapter=config.lora is not None)
+    return estimate(numbers_of(model), parallelism_of(trainer.accelerator), adapter=config.lora is not None)
 
 
 def _stopped(stop: StopOnSignal, trainer: SwimTrainer, folder: RunFolder, state: PartialState) -> Stopped:
@@ -217,8 +217,8 @@ def _stopped(stop: StopOnSignal, trainer: SwimTrainer, folder: RunFolder, state:
     name = signal.Signals(stop.agreed).name
     return Stopped(
         stop.agreed,
-        f"{name}: stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, saved as {saved}; the "
-        "same command goes on from there",
+        f"{name}: stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, saved as {saved}; "
+        "rerun the same command to resume from there",
     )
 
 
@@ -292,7 +292,7 @@ def _announce(config: TrainConfig, trainer: SwimTrainer, mixture: Mixture, resum
     console.print(mixture.describe(), markup=False, highlight=False)
     model = trainer.accelerator.unwrap_model(trainer.model)
     console.print(parts_table(model, trainer.args.learning_rate, config.learning_rates))
-    supervision, sharing = _supervision(trainer), sharing_of(trainer.accelerator)
+    supervision, sharing = _supervision(trainer), parallelism_of(trainer.accelerator)
     console.print(
         f"{len(mixture.dataset):,} records, {sharing.processes} process(es), {sharing.name}, "
         f"attention: {attention_implementation(config)}"

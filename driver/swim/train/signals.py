@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(Exception):
-    """A run that was asked to stop and did, behind a checkpoint. status: of the command, 128 + the signal's number."""
+    """A run that was asked to stop and did, after a checkpoint. status: of the command, 128 + the signal's number."""
 
     def __init__(self, number: int, message: str):
         super().__init__(message)

@@ -95,7 +95,7 @@ class SkippedRecords:
         return self.unread_path if Reason(reason).may_pass else self.path
 
     def forget_after(self, step: int):
-        """Drops what was skipped behind the checkpoint that a run resumes from: it will be met again."""
+        """Drops what was skipped after the checkpoint that a run resumes from: it will be met again."""
         for path in self._written():
             kept = [entry for entry in read_json_lines(path) if entry["step"] < step]
             write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept))

@@ -111,7 +111,7 @@ def peak_memory_bytes() -> int:
 
 
 class TensorBoard(TensorBoardCallback):
-    """Curves below `folder`; those of steps behind the checkpoint that a run resumes from are replaced.
+    """Curves below `folder`; those of steps after the checkpoint that a run resumes from are replaced.
 
     Raises TrainingFault when the disk is full.
     """

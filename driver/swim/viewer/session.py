@@ -26,7 +26,7 @@ STILL_PX = 448  # longer side of the still picture
 
 @dataclass(frozen=True)
 class Seen:
-    """A question and its answer. maps: float32[Q + B, L, T, H, W], of reading.words, then of every token behind the video."""
+    """A question and its answer. maps: float32[Q + B, L, T, H, W], of reading.words, then of every token after the video."""
 
     reading: Reading
     question: str

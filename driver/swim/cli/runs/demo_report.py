@@ -120,7 +120,7 @@ def _beside(config: TrainConfig, folder: Path) -> Iterator[subprocess.Popen]:
 
 
 def _end_with_parent():
-    """Asks Linux to end this process with its parent, also when that is killed: else two controls could meet."""
+    """Asks Linux to end this process with its parent, also when that is killed: two controls must never train into one folder."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a polite signal would let it save first
 

@@ -39,13 +39,13 @@ def run(arguments: list[str]) -> int:
         sys.stdout.write(f"{stopped}\n")
         return stopped.status
     except KeyboardInterrupt:
-        sys.stdout.write("\ninterrupted; the same command goes on from the last complete checkpoint\n")
+        sys.stdout.write("\ninterrupted; rerun the same command to resume from the last complete checkpoint\n")
         return 128 + signal.SIGINT
     return 0
 
 
 def _told(message: str) -> int:
-    """On a line of its own, behind progress bars, and in one piece, as other processes write too."""
+    """On a line of its own, after progress bars, and in one piece, as other processes write too."""
     sys.stderr.write(f"\nerror: {message}\n")
     return 1
 
