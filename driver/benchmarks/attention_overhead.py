@@ -38,6 +38,7 @@ from transformers.models.qwen2_5_vl.attention_supervision import (
     IGNORE,
     TINY,
     AttentionSupervisionConfig,
+    Supervision,
     encode_vision,
     fuse_layers,
     labelled_text_loss,
@@ -107,7 +108,7 @@ WAYS = {"text": text_step, "supervised": supervised_step, "released": released_s
 
 def _plan(model, batch):
     config = AttentionSupervisionConfig()
-    supervision = tuple(batch[name] for name in ("attn_labels", "ins_contents_labels", "ins_masks", "mask_index"))
+    supervision = Supervision(*(batch[name] for name in Supervision._fields))
     inputs = (batch["input_ids"], batch["attention_mask"], batch["labels"], None, batch["video_grid_thw"])
     return plan_supervision(model.config, config, supervision, *inputs), config
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.attention_supervision import (
     AttentionSupervisionConfig,
+    Supervision,
     fuse_layers,
     grounding_sums,
     mask_loss,
@@ -62,7 +63,7 @@ def assert_same_grounding(found: torch.Tensor, expected: list[float]):
 def plan_of(model, batch, options=None):
     config = AttentionSupervisionConfig.from_dict(options or model.config.attention_supervision)
     grids = (batch.get("image_grid_thw"), batch.get("video_grid_thw"))
-    supervision = tuple(batch[name] for name in SUPERVISION)
+    supervision = Supervision(*(batch[name] for name in Supervision._fields))
     mask, labels = batch["attention_mask"], batch["labels"]
     return plan_supervision(model.config, config, supervision, batch["input_ids"], mask, labels, *grids), config
 

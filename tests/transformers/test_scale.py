@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers.models.qwen2_5_vl.attention_supervision import (
     AttentionSupervisionConfig,
+    Supervision,
     fuse_layers,
     mask_loss,
     plan_supervision,
@@ -25,7 +26,7 @@ def make_plan(config: AttentionSupervisionConfig, grid: tuple[int, int, int], to
     ids = torch.tensor([[VIDEO] * cells + [FIRST_WORD] * tokens])
     named = torch.where(ids == VIDEO, IGNORE, 0)
     masks, mask_index = torch.zeros(1, 1, *grid), torch.ones(1, 1, grid[0], dtype=torch.bool)
-    supervision = (torch.where(named == 0, ids, IGNORE), named, masks, mask_index)
+    supervision = Supervision(torch.where(named == 0, ids, IGNORE), named, masks, mask_index)
     grids = torch.tensor([[grid[0], 2 * grid[1], 2 * grid[2]]])
     return plan_supervision(MODEL, config, supervision, ids, None, None, None, grids)
 

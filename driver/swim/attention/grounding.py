@@ -8,7 +8,7 @@ import torch
 from swim.data.collator import SwimCollator
 from swim.data.sample import Sample
 from swim.data.tokens import IGNORE
-from swim.models.supervision import ON_OBJECT, fuse_layers, log_attention_maps, supervision_of
+from swim.models.supervision import GROUNDING_SUMS, ON_OBJECT, fuse_layers, log_attention_maps, supervision_of
 
 FUSED = "fused"
 TOP_PERCENT = (1, 5, 10)
@@ -127,15 +127,17 @@ class GroundingScores:
 @torch.no_grad()
 def score_grounding(model, collator: SwimCollator, samples: list[Sample], batch_size: int = 16) -> GroundingScores:
     """Runs the supervised forward over the samples and averages what it counts. Raises ValueError when nothing counts."""
-    sums = torch.zeros(5, dtype=torch.float64)
+    sums = torch.zeros(len(GROUNDING_SUMS), dtype=torch.float64)
     for start in range(0, len(samples), batch_size):
         batch = collator(samples[start : start + batch_size])
         outputs = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
         sums += outputs.grounding.double().cpu()
-    points, inside, covered, scored, left_out = sums.tolist()
+    total = dict(zip(GROUNDING_SUMS, sums.tolist()))
+    scored = total["scored"]
     if not scored:
         raise ValueError(f"no (token, step) pair to score in {len(samples)} samples; are they annotated?")
-    return GroundingScores(points / scored, inside / scored, covered / scored, int(scored), int(left_out))
+    shares = [total[name] / scored for name in ("points", "inside", "covered")]
+    return GroundingScores(*shares, int(scored), int(total["left_out"]))
 
 
 @torch.no_grad()

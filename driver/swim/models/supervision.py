@@ -1,13 +1,21 @@
 """The fork's attention supervision, for the rooms above: they name no model's folder."""
 
 from transformers.models.qwen2_5_vl.attention_supervision import (
+    GROUNDING_SUMS,
     ON_OBJECT,
     AttentionSupervisionConfig,
     fuse_layers,
     log_attention_maps,
 )
 
-__all__ = ["ON_OBJECT", "AttentionSupervisionConfig", "fuse_layers", "log_attention_maps", "supervision_of"]
+__all__ = [
+    "GROUNDING_SUMS",
+    "ON_OBJECT",
+    "AttentionSupervisionConfig",
+    "fuse_layers",
+    "log_attention_maps",
+    "supervision_of",
+]
 
 
 def supervision_of(model_config) -> AttentionSupervisionConfig:

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 from trl import SFTTrainer
 
+from swim.models.supervision import GROUNDING_SUMS
 from swim.train.card import write_card
 from swim.train.faults import FiniteGuard, saving
 from swim.train.parameters import optimizer_groups
@@ -26,11 +27,7 @@ _SUMS = (
     "samples",
     "supervised_samples",
     "tokens",
-    "points",
-    "inside",
-    "covered",
-    "scored",
-    "left_out",
+    *GROUNDING_SUMS,
 )
 LOGGED = ("text_loss", "mask_loss", "pointing", "inside")
 
@@ -122,13 +119,20 @@ class SwimTrainer(SFTTrainer):
     @torch.no_grad()
     def _count(self, inputs, outputs):
         """Adds this micro-step to the sums, on the device: nothing waits for it."""
-        supervised = (outputs.grounding[3:].sum() > 0).float()
-        one = torch.ones_like(supervised)
-        losses = [outputs.text_loss.float(), outputs.mask_loss.float() * supervised]
-        with_masks = inputs["mask_index"].flatten(1).any(1).sum()
-        counts = [one, supervised, one * len(inputs["input_ids"]), with_masks, inputs["attention_mask"].sum()]
+        grounding = dict(zip(GROUNDING_SUMS, outputs.grounding))
+        supervised = grounding["scored"] + grounding["left_out"] > 0
+        one = torch.ones_like(outputs.text_loss, dtype=torch.float32)
+        counted = grounding | {
+            "text_loss": outputs.text_loss,
+            "mask_loss": outputs.mask_loss * supervised,
+            "micro_steps": one,
+            "supervised_steps": supervised,
+            "samples": one * len(inputs["input_ids"]),
+            "supervised_samples": inputs["mask_index"].flatten(1).any(1).sum(),
+            "tokens": inputs["attention_mask"].sum(),
+        }
         mode = "train" if self.model.training else "eval"
-        step = torch.cat([torch.stack([*losses, *(count.float() for count in counts)]), outputs.grounding.float()])
+        step = torch.stack([counted[name].float() for name in _SUMS])
         self._sums[mode] = self._sums.get(mode, 0) + step
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):

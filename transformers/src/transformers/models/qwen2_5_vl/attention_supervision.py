@@ -30,6 +30,7 @@ import difflib
 import math
 from dataclasses import asdict, dataclass, fields
 from functools import partial, wraps
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,9 @@ LOG_ZERO = -1e30
 TINY = 1e-30
 # Rows that an analysis computes at a time: a long answer of a long video must fit the memory.
 ROWS_AT_ONCE = 16
+
+# What `grounding_sums` counts, in this order.
+GROUNDING_SUMS = ("points", "inside", "covered", "scored", "left_out")
 
 PRESETS = {
     "paper": {"fusion": "mean", "query": "token", "causal": True, "eps": "auto"},
@@ -226,6 +230,21 @@ class SupervisionPlan:
     video_grids: list[list[int]]
 
 
+class Supervision(NamedTuple):
+    """The four tensors of a batch, each None where it was not given.
+
+    attn_labels: int64[B, S], the token ids of the text after the visual block, IGNORE elsewhere.
+    ins_contents_labels: int64[B, S], the instance that a token names, IGNORE where it names none.
+    ins_masks: float[B, N, T, r * H, r * W], the covered share of each cell, from 0 to 1.
+    mask_index: bool[B, N, T], the steps in which an instance is annotated.
+    """
+
+    attn_labels: torch.Tensor | None
+    ins_contents_labels: torch.Tensor | None
+    ins_masks: torch.Tensor | None
+    mask_index: torch.Tensor | None
+
+
 def check_supervision(
     input_ids: torch.Tensor,
     attn_labels: torch.Tensor | None,
@@ -276,16 +295,18 @@ def _visual_blocks(kinds: torch.Tensor) -> list[tuple[int, int, int]]:
     return [run for run in zip(values.tolist(), firsts.tolist(), lengths.tolist()) if run[0] != 0]
 
 
-def _read_batch(model_config, supervision, input_ids, attention_mask, labels, grids) -> dict[str, torch.Tensor]:
+def _read_batch(
+    model_config, supervision: Supervision, input_ids, attention_mask, labels, grids
+) -> dict[str, torch.Tensor]:
     """Everything that the plan looks at, int64 on the host. Raises ValueError for values out of range."""
-    attn_labels, ins_contents_labels, ins_masks, mask_index = supervision
+    ins_masks, mask_index = supervision.ins_masks, supervision.mask_index
     no_grid = input_ids.new_zeros((0, 3))
     host = _to_host(
         {
             "kinds": (input_ids == model_config.image_token_id) + 2 * (input_ids == model_config.video_token_id).long(),
             "real": torch.ones_like(input_ids) if attention_mask is None else attention_mask != 0,
-            "attn_labels": attn_labels,
-            "instances": ins_contents_labels,
+            "attn_labels": supervision.attn_labels,
+            "instances": supervision.ins_contents_labels,
             "labels": torch.full_like(input_ids, IGNORE) if labels is None else labels,
             "mask_index": mask_index,
             "masks_in_range": ((ins_masks >= 0) & (ins_masks <= 1)).all(),
@@ -405,7 +426,7 @@ def _plan_rows(
 def plan_supervision(
     model_config,
     config: AttentionSupervisionConfig,
-    supervision: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    supervision: Supervision,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None,
     labels: torch.Tensor | None,
@@ -444,7 +465,7 @@ def plan_supervision(
         instances=place(torch.where(used, host["instances"].gather(1, order), 0)),
         pairs=place(pairs),
         pair_count=int(pairs.sum()),
-        resolution=_mask_resolution(supervision[2].shape, all_grids, steps) if row_count else 1,
+        resolution=_mask_resolution(supervision.ins_masks.shape, all_grids, steps) if row_count else 1,
         label_positions=place(predicting),
         label_ids=place(host["labels"].flatten().roll(-1)[predicting]),
         image_grids=host["images"].tolist(),
@@ -597,13 +618,13 @@ def mask_loss(
 @torch.no_grad()
 @_outside_autocast
 def grounding_sums(attention: torch.Tensor, ins_masks: torch.Tensor, plan: SupervisionPlan) -> torch.Tensor:
-    """float32[5]: pairs that point at the object, sum of `inside`, sum of the share of cells covered, pairs scored,
-    pairs left out because the object covers no cell by ON_OBJECT.
+    """float32[5], in the order of GROUNDING_SUMS: pairs that point at the object, sum of `inside`, sum of the share of
+    cells covered, pairs scored, pairs left out because the object covers no cell by ON_OBJECT.
 
     A pair points when the step's highest cell lies on the object; inside is the share of the step's mass that does.
     """
     if plan.pair_count == 0:
-        return attention.new_zeros(5)
+        return attention.new_zeros(len(GROUNDING_SUMS))
     masks = F.avg_pool3d(_masks_of_rows(ins_masks, plan), (1, plan.resolution, plan.resolution))
     on_object = (masks >= ON_OBJECT).flatten(3)
     maps = attention.flatten(3)
@@ -663,7 +684,7 @@ def labelled_text_loss(model, hidden_states: torch.Tensor, plan: SupervisionPlan
 
 def supervised_forward(
     model,
-    supervision: tuple,
+    supervision: Supervision,
     input_ids=None,
     attention_mask=None,
     labels=None,
@@ -681,9 +702,10 @@ def supervised_forward(
 ) -> SupervisedOutput:
     """The forward of Qwen2_5_VLForConditionalGeneration when supervision tensors are given.
 
-    supervision: (attn_labels, ins_contents_labels, ins_masks, mask_index). The rest are the arguments of the stock
+    supervision: the four tensors, as Supervision or a tuple in its order. The rest are the arguments of the stock
     forward. Raises ValueError for anything that cannot be supervised, naming the argument.
     """
+    supervision = Supervision(*supervision)
     check_supervision(input_ids, *supervision)
     _require(inputs_embeds is None, "inputs_embeds: expected none, the visual block is found in input_ids")
     _require(past_key_values is None, "past_key_values: expected none, rows are computed over the whole sequence")
@@ -717,13 +739,13 @@ def supervised_forward(
     )
     attention = fuse_layers(plan.rows.rows, plan.cells, config)
     text_loss = labelled_text_loss(model, outputs.last_hidden_state, plan)
-    masks_loss = mask_loss(attention, supervision[2], plan, config)
+    masks_loss = mask_loss(attention, supervision.ins_masks, plan, config)
     return SupervisedOutput(
         loss=config.text_loss_weight * text_loss + config.mask_loss_weight * masks_loss + connected_zero,
         text_loss=text_loss,
         mask_loss=masks_loss,
         attention_maps=attention.detach(),
-        grounding=grounding_sums(attention.detach(), supervision[2], plan),
+        grounding=grounding_sums(attention.detach(), supervision.ins_masks, plan),
         hidden_states=outputs.hidden_states,
         attentions=outputs.attentions,
     )
