@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from trl import SFTConfig
 
-from swim.train.arguments import ALIASES, HONOURED, NEED_EVALUATION, default_arguments
+from swim.train.arguments import ALIASES, HONOURED, NEED_EVALUATION, REFUSED, default_arguments
 from swim.train.config import TrainConfig
 
 WIDTH = 80  # a terminal's
@@ -31,6 +31,34 @@ def help_text(usage: str) -> str:
         also,
     ]
     return "\n\n".join(part if part.startswith("  ") else _filled(part) for part in parts)
+
+
+def reference() -> str:
+    """The same as a page of Markdown."""
+    rows = []
+    for name, field in TrainConfig.model_fields.items():
+        if name != "arguments":
+            default = _default(field.get_default(call_default_factory=True)).removeprefix("default ")
+            kind = _type_name(field.annotation).replace("|", "\\|")
+            rows.append(f"| `{name}` | {kind} | `{default}` | {field.description} |")
+    trl = [
+        f"| `{name}` | {_of_trl(name)[0]} | `{_default(_of_trl(name)[1])[8:]}` |" for name in sorted(_taken_of_trl())
+    ]
+    refused = [f"| `{name}` | {why} |" for name, why in sorted(REFUSED.items())]
+    parts = [
+        "# Keys of a training configuration",
+        "They stand in the YAML file, or on the command line as `--key value`; those of groups as `--lora.r 8`. This page is "
+        "made from the code by `python tests/test_docs.py`.",
+        "## Our own keys",
+        "\n".join(["| key | type | default | |", "|---|---|---|---|", *rows]),
+        "## Arguments of trl.SFTConfig",
+        "`swim train --help KEY` shows TRL's own explanation.",
+        "\n".join(["| key | type | default |", "|---|---|---|", *trl]),
+        "## Arguments of trl.SFTConfig that are refused",
+        "They would change nothing here; each is answered with this.",
+        "\n".join(["| key | instead |", "|---|---|", *refused]),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def entry_of(key: str) -> str:
