@@ -25,12 +25,12 @@ def run_concurrently(
     After Ctrl-C nothing is waited for: the threads are daemons.
     """
     waiting: dict[Future, Task] = {}
-    queue = SimpleQueue()
+    queue: SimpleQueue[tuple[Future, Task] | None] = SimpleQueue()
     for _ in range(concurrency):
         threading.Thread(target=_work, args=(queue, function), name="run_concurrently", daemon=True).start()
     try:
         for task in tasks:
-            future = Future()
+            future: Future = Future()
             waiting[future] = task
             queue.put((future, task))
             if len(waiting) >= 2 * concurrency:
@@ -103,8 +103,10 @@ def _begin_worker(initializer: Callable | None, initargs: tuple):
 
 def _end_with_parent():
     """Without it a worker whose parent was killed would wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

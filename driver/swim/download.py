@@ -47,7 +47,7 @@ def first_of_each_kind(names: list[str], count: int) -> list[str]:
 
     Example: ["a-10.json", "a-9.json", "b.json"], 1 -> ["a-9.json", "b.json"].
     """
-    kinds = {}
+    kinds: dict[str, list[str]] = {}
     for name in sorted(names, key=_by_number):
         kinds.setdefault(re.sub(r"\d+", "0", name), []).append(name)
     return [name for kind in kinds.values() for name in kind[:count]]
@@ -101,9 +101,9 @@ def _hub(repository: Repository, folder: Path, **options):
 
 def _explain(error: Exception) -> str:
     """What went wrong and what to do; the client wraps it in errors of its own."""
-    causes = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
     for cause in causes:
         if isinstance(cause, HfHubHTTPError):
             return f"{' '.join(str(cause).split())}; a closed repository needs HF_TOKEN"

@@ -222,7 +222,7 @@ class Asker:
             arguments["response_format"] = {"type": "json_schema", "json_schema": json_schema}
         return arguments
 
-    def _request(self, messages: list[dict], arguments: dict[str, Any]) -> bytes:
+    def _request(self, messages: Any, arguments: dict[str, Any]) -> bytes:
         """The body of the reply. Raises TimeoutError after `timeout_s`, however many bytes trickle in until then."""
 
         async def request() -> bytes:
@@ -240,7 +240,7 @@ class Asker:
             endpoint, spent = self.endpoint, self.usd
             if endpoint.max_requests is not None and self.requests >= endpoint.max_requests:
                 raise self._refuse(f"max_requests = {endpoint.max_requests} reached")
-            if endpoint.max_usd is not None and spent >= endpoint.max_usd:
+            if endpoint.max_usd is not None and spent is not None and spent >= endpoint.max_usd:
                 raise self._refuse(f"max_usd = {endpoint.max_usd} reached ({spent:.2f} US dollars spent)")
             self.requests += 1
 
@@ -279,10 +279,10 @@ class _Backoff(tenacity.wait.wait_base):
 
     def __call__(self, retry_state) -> float:
         response = getattr(retry_state.outcome.exception(), "response", None)
-        asked = response.headers.get("retry-after") if response is not None else None
+        asked = response.headers.get("retry-after", "") if response is not None else ""
         try:
             seconds = float(asked)
-        except (TypeError, ValueError):  # absent, or a date
+        except ValueError:  # absent, or a date
             seconds = math.nan
         return min(seconds, _LONGEST_WAIT_S) if seconds >= 0 else self.exponential(retry_state)
 

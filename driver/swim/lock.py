@@ -26,8 +26,9 @@ def hold(folder: str | Path) -> SoftFileLease:
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    options = {"is_singleton": True, "thread_local": False, "on_compromise": _warn}
-    lease = SoftFileLease(folder / LOCK_FILE, lease_duration=LEASE_S, **options)
+    lease = SoftFileLease(
+        folder / LOCK_FILE, lease_duration=LEASE_S, is_singleton=True, thread_local=False, on_compromise=_warn
+    )
     patience = _PATIENCE_S
     owner = lease.owner
     if not lease.is_locked and owner is not None and owner.hostname != socket.gethostname():

@@ -67,12 +67,12 @@ def read_completion(content: bytes) -> Completion:
         raise BadReply(f"no choices in the reply: {_shown(body)}", again=True)
     if choice.get("error"):
         raise _error_in(choice["error"])
-    message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
+    message = _object_in(choice, "message")
     written = _text_of(message.get("content", choice.get("text")))
     text, finish = without_reasoning(written), choice.get("finish_reason")
     if not text:
         raise _empty(message, finish, thought=bool(written.strip()))
-    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    usage = _object_in(body, "usage")
     counts = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     return Completion(text, finish == "length", *counts)
 
@@ -96,6 +96,11 @@ def words_of(body: Any) -> str:
 def credit_is_used_up(words: str) -> bool:
     """Whether a provider's words say that nothing more is paid for."""
     return _NO_CREDIT.search(words) is not None
+
+
+def _object_in(body: dict, name: str) -> dict:
+    found = body.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _as_object(content: bytes) -> dict:

@@ -49,7 +49,10 @@ class ReplyCache:
         query = "SELECT text, prompt_tokens, completion_tokens, cut_off FROM replies WHERE key = ?"
         with self._lock:
             row = self._database.execute(query, (key,)).fetchone()
-        return None if row is None else Reply(*row[:3], cached=True, cut_off=bool(row[3]))
+        if row is None:
+            return None
+        text, prompt_tokens, completion_tokens, cut_off = row
+        return Reply(text, prompt_tokens, completion_tokens, cached=True, cut_off=bool(cut_off))
 
     def put(self, key: str, reply: Reply, model: str):
         counts = reply.prompt_tokens, reply.completion_tokens

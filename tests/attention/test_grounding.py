@@ -38,7 +38,7 @@ def test_scores_equal_loops_over_the_maps(model, collator, samples):
         with torch.no_grad():
             rows = model(**collator([sample])).attention_maps[0]
         for row in rows:
-            for step, mask in enumerate(sample.masks[0]):
+            for step, mask in enumerate(sample.masks.shares[0]):
                 on_object = torch.from_numpy(mask) >= 0.1
                 if not on_object.any():
                     left_out += 1
@@ -57,9 +57,7 @@ def test_scores_equal_loops_over_the_maps(model, collator, samples):
 
 def test_nothing_to_score_is_an_error(model, collator, samples):
     turns = [replace(turn, spans=[], instances=[]) for turn in samples[0].record.turns]
-    bare = [
-        replace(samples[0], record=replace(samples[0].record, turns=turns, instances=[]), masks=None, mask_index=None)
-    ] * 2
+    bare = [replace(samples[0], record=replace(samples[0].record, turns=turns, instances=[]), masks=None)] * 2
     with pytest.raises(ValueError, match="no .token, step. pair to score in 2 samples"):
         score_grounding(model, collator, bare)
 
@@ -69,7 +67,7 @@ def test_mean_maps_are_the_mean_over_a_samples_tokens(model, collator, samples):
     for sample, heat in zip(samples, maps):
         with torch.no_grad():
             alone = model(**collator([sample])).attention_maps[0].mean(0)
-        assert heat.shape == sample.masks.shape[1:]
+        assert heat.shape == sample.masks.shares.shape[1:]
         torch.testing.assert_close(heat, alone, rtol=1e-4, atol=1e-6)
 
 

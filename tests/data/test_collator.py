@@ -232,7 +232,7 @@ def test_annotated_frames_are_hidden_where_they_would_leak(make_collator, demo):
     budget = VisualBudget(max_frames=2, min_pixels=28 * 28, max_pixels=40 * 28 * 28)
     samples = [make_collator(budget=budget, keep_annotated_frames=keep).reader(demo[0]) for keep in (True, False)]
     assert [sample.clip.numbers for sample in samples] == [[0, 2], [1, 3]]
-    assert [sample.mask_index.tolist() for sample in samples] == [[[True]], [[False]]]
+    assert [sample.masks.index.tolist() for sample in samples] == [[[True]], [[False]]]
 
 
 def test_positions_of_an_irregular_choice(make_collator, demo):
@@ -251,7 +251,7 @@ def test_the_model_takes_the_batch_and_finds_the_same_positions(make_collator, t
     collator = make_collator()
     batch = collator(demo[:3])
     samples = [collator.reader(row) for row in demo[:3]]
-    inputs = collator.encode(samples, [collator.render(sample.record).text for sample in samples])
+    inputs, _, _ = collator.encode(samples, [collator.render(sample.record).text for sample in samples])
     assert inputs["second_per_grid_ts"].tolist() == [1.0] * 3  # two frames at 2 fps
     names = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts", "attention_mask")
     expected, _ = model.model.get_rope_index(**{name: inputs[name] for name in names})
@@ -270,7 +270,8 @@ def test_generation_prompts_end_before_the_last_answer(make_collator, demo):
     sample = collator.reader(demo[0])
     chat = collator.render(sample.record, add_generation_prompt=True)
     assert chat.text.endswith(f"{texts_of(demo[0])[0]}<|im_end|>\n<|im_start|>assistant\n") and chat.answers == []
-    inputs = collator.encode([sample, collator.reader(demo[1])], [chat.text, chat.text + "x"], padding_side="left")
+    texts = [chat.text, chat.text + "x"]
+    inputs, _, _ = collator.encode([sample, collator.reader(demo[1])], texts, padding_side="left")
     assert inputs["attention_mask"][0].tolist() == [0] + [1] * (inputs["input_ids"].shape[1] - 1)
 
 

@@ -8,7 +8,7 @@ from transformers import AutoConfig
 from swim.data.chat import ChatText, Mention
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
-from swim.data.sample import Sample
+from swim.data.sample import GridMasks, Sample
 from swim.data.tokens import IGNORE, answer_tokens, instance_tokens, place_in_expanded
 from swim.errors import DataError
 from swim.video.clip import Clip
@@ -27,8 +27,8 @@ def sample_of(texts: list[str], instances: int, mentions=None, frames: int = 2, 
     record = parse_record(raw if mentions is None else raw | {"mentions": mentions}, "here", ".")
     clip = Clip(torch.zeros(frames, 3, 56, 56, dtype=torch.uint8), list(range(frames)), frames, 1.0, 56, 56)
     steps = (frames + 1) // 2
-    masks = np.ones((instances, steps, 2, 2), np.float32) if instances else None
-    return Sample(record, clip, masks, np.ones((instances, steps), bool) if instances else None)
+    masks = GridMasks(np.ones((instances, steps, 2, 2), np.float32), np.ones((instances, steps), bool))
+    return Sample(record, clip, masks if instances else None)
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def test_inputs_end_with_the_question_and_know_where_its_words_are(demo):
         start = place_in_expanded(chat.text.index(question), inputs.replacements[number])
         offsets = inputs.offsets[number]
         inside = (offsets[:, 0] >= start) & (offsets[:, 1] <= start + len(question)) & (offsets[:, 1] > offsets[:, 0])
-        assert collator.processor.tokenizer.decode(ids[number, inside & mask[number].bool()]) == question
+        assert collator.processor.tokenizer.decode(ids[number, inside & mask[number].bool().numpy()]) == question
 
 
 @pytest.mark.parametrize(("released", "seconds"), [(False, 2.0), (True, 1.0)])

@@ -57,12 +57,14 @@ from swim.data.mixture import load_mixture
 from swim.train.config import load_config
 from swim.train.run import _join_processes, _make_trainer
 from swim.train.signals import StopOnSignal
+from swim.train.skipping import SkippedRecords
 from swim.train.worker_notes import WorkerNotes
 
 config = load_config(sys.argv[1], sys.argv[2:])
 _join_processes(config)
 mixture = load_mixture(config.data_config)
-trainer = _make_trainer(config, config.trainer_arguments(), mixture, WorkerNotes(0), StopOnSignal())
+skipped = SkippedRecords(config.output_dir, 1.0, mixture.hashes)
+trainer = _make_trainer(config, config.trainer_arguments(), mixture, skipped, WorkerNotes(0), StopOnSignal())
 batch = trainer.data_collator([mixture.dataset[0]])
 masks = batch["ins_masks"].clone()
 prepared = trainer._prepare_inputs(batch)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -14,12 +15,12 @@ from qwen_vl_utils import vision_process as qwen
 
 from swim.errors import DataError, Reason
 from swim.video import clip as clip_module
-from swim.video.clip import VisualBudget, fit_frames, frame_size, read_clip, read_header, resize_frame
+from swim.video.clip import ClipLimits, VisualBudget, read_clip, read_header, resize_frame
 from swim.video.decoder import VideoFile
 
 from .clips import levels, pictures, write_sound, write_video
 
-SMALL = VisualBudget(max_frames=8, min_pixels=28 * 28, max_pixels=84 * 56)
+SMALL = ClipLimits(VisualBudget(max_frames=8, min_pixels=28 * 28, max_pixels=84 * 56))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_av1_is_read(tmp_path):
 @pytest.mark.parametrize(("fps", "count"), [(None, 8), (5.0, 8), (2.0, 7), (1.0, 3), (0.5, 2), (0.001, 2)])
 def test_the_greatest_sampling_rate(mp4, fps, count):
     budget = VisualBudget(max_frames=8, min_pixels=28 * 28, max_pixels=84 * 56, fps=fps)
-    clip = read_clip(mp4, budget, [0])  # 3.4 s
+    clip = read_clip(mp4, ClipLimits(budget), [0])  # 3.4 s
     assert len(clip.numbers) == count and 0 in clip.numbers and clip.numbers == levels(clip.frames)
 
 
@@ -71,7 +72,7 @@ def test_a_folder_and_a_list_have_the_rate_that_is_given(tmp_path):
     clip = read_clip(tmp_path, SMALL, [10, 11])
     assert clip.numbers == levels(clip.frames) and {10, 11} <= set(clip.numbers)
     assert (clip.total, clip.fps, clip.height, clip.width) == (12, 24.0, 56, 84)
-    slow = VisualBudget(max_frames=8, min_pixels=28 * 28, max_pixels=84 * 56, fps=2.0)
+    slow = ClipLimits(VisualBudget(max_frames=8, min_pixels=28 * 28, max_pixels=84 * 56, fps=2.0))
     assert len(read_clip(tmp_path, slow).numbers) == 2  # half a second
     assert len(read_clip(tmp_path, slow, folder_fps=6.0).numbers) == 4  # two seconds
     files = sorted(tmp_path.iterdir(), reverse=True)
@@ -99,12 +100,12 @@ def test_arrays_give_the_frames_that_files_give():
 
 def test_height_and_width_are_of_the_upright_frame(tmp_path):
     turned = write_video(tmp_path / "phone.mp4", pictures(3), rotation=90)
-    clip = read_clip(turned, VisualBudget(min_pixels=28 * 28))
+    clip = read_clip(turned, ClipLimits(VisualBudget(min_pixels=28 * 28)))
     assert (clip.height, clip.width) == (84, 56) and clip.frames.shape == (3, 3, 84, 56)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pictures(1)[0]).save(tmp_path / "phone.jpg", exif=exif)
-    clip = read_clip(tmp_path / "phone.jpg", VisualBudget(min_pixels=28 * 28))
+    clip = read_clip(tmp_path / "phone.jpg", ClipLimits(VisualBudget(min_pixels=28 * 28)))
     assert (clip.height, clip.width) == (84, 56)
 
 
@@ -114,17 +115,17 @@ def test_height_and_width_are_of_the_upright_frame(tmp_path):
 
 
 def test_sizes_follow_the_budget():
-    paper = VisualBudget()
-    assert frame_size(720, 1280, 32, paper) == (560, 1008)  # 560 * 1008 <= 768 * 28 * 28 < 588 * 1036
-    assert frame_size(1080, 1920, 32, paper) == (560, 1008)
-    assert frame_size(28, 28, 1, paper) == (336, 336)  # up to 128 * 28 * 28 at least
-    assert frame_size(480, 640, 1, paper) == (476, 644)  # within both bounds: the nearest multiples
-    assert frame_size(56, 84, 1, SMALL) == (56, 84)
-    assert frame_size(112, 168, 1, SMALL) == (56, 84)
-    assert frame_size(56, 84, 1, SMALL, factor=14) == (56, 84)
-    few = VisualBudget(min_pixels=28 * 28, max_pixels=768 * 28 * 28, total_pixels=32 * 16 * 28 * 28)
+    paper = ClipLimits()
+    assert paper.frame_size(720, 1280, 32) == (560, 1008)  # 560 * 1008 <= 768 * 28 * 28 < 588 * 1036
+    assert paper.frame_size(1080, 1920, 32) == (560, 1008)
+    assert paper.frame_size(28, 28, 1) == (336, 336)  # up to 128 * 28 * 28 at least
+    assert paper.frame_size(480, 640, 1) == (476, 644)  # within both bounds: the nearest multiples
+    assert SMALL.frame_size(56, 84, 1) == (56, 84)
+    assert SMALL.frame_size(112, 168, 1) == (56, 84)
+    assert replace(SMALL, factor=14).frame_size(56, 84, 1) == (56, 84)
+    few = ClipLimits(VisualBudget(min_pixels=28 * 28, max_pixels=768 * 28 * 28, total_pixels=32 * 16 * 28 * 28))
     # of 32 frames each may have total / 32 * 2 pixels, since two frames share a step
-    assert frame_size(560, 560, 32, few) == (140, 140) and 140 * 140 <= 32 * 28 * 28 < 168 * 168
+    assert few.frame_size(560, 560, 32) == (140, 140) and 140 * 140 <= 32 * 28 * 28 < 168 * 168
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (36, 100), (90, 30), (240, 320)])
@@ -139,7 +140,7 @@ def test_sizes_and_pixels_are_qwens_own(tmp_path, monkeypatch, height, width):
             continue  # qwen-vl-utils refuses these, ours takes 1.05 times min_pixels
         limits = {"min_pixels": fewest, "max_pixels": most, "total_pixels": total}
         expected = qwen.fetch_video({"video": str(path), "nframes": 4, **limits})
-        assert frame_size(height, width, 4, VisualBudget(4, **limits)) == tuple(expected.shape[2:])
+        assert ClipLimits(VisualBudget(4, **limits)).frame_size(height, width, 4) == tuple(expected.shape[2:])
         with VideoFile(path) as file:
             frames = dict(file.frames([0, 2, 3, 5]))  # those that qwen-vl-utils takes
         found = torch.stack([resize_frame(frames[n], expected.shape[2:]) for n in (0, 2, 3, 5)])
@@ -147,7 +148,7 @@ def test_sizes_and_pixels_are_qwens_own(tmp_path, monkeypatch, height, width):
 
 
 def test_small_frames_are_resized_with_their_content():
-    clip = read_clip(pictures(2, 40, 60), VisualBudget(min_pixels=56 * 84, max_pixels=56 * 112))
+    clip = read_clip(pictures(2, 40, 60), ClipLimits(VisualBudget(min_pixels=56 * 84, max_pixels=56 * 112)))
     assert clip.frames.shape == (2, 3, 56, 84) and clip.frames.dtype == torch.uint8
     assert clip.frames[1, 0, 5, 5] == 22 and clip.frames[1, 0, 5, 80] == 255
 
@@ -174,7 +175,7 @@ def test_frames_shrink_first_and_become_fewer_then():
     frames = np.zeros((20, 224, 224, 3), np.uint8)
     seen = {}
     for most in (256, 255, 100, 37, 16, 15, 8, 4):
-        clip = read_clip(frames, budget, [3, 19], max_tokens=most)
+        clip = read_clip(frames, ClipLimits(budget, max_tokens=most), [3, 19])
         assert tokens(len(clip.numbers), clip.frames.shape[2:]) <= most
         assert len(clip.numbers) == 1 or {3, 19} <= set(clip.numbers)
         seen[most] = (len(clip.numbers), clip.frames.shape[2] // 28)
@@ -183,17 +184,19 @@ def test_frames_shrink_first_and_become_fewer_then():
 
 def test_an_annotated_frame_is_the_last_to_go():
     budget = VisualBudget(max_frames=8, min_pixels=4 * 28 * 28, max_pixels=64 * 28 * 28)
-    clip = read_clip(np.zeros((20, 224, 224, 3), np.uint8), budget, [2, 5, 17], max_tokens=8)
+    clip = read_clip(np.zeros((20, 224, 224, 3), np.uint8), ClipLimits(budget, max_tokens=8), [2, 5, 17])
     assert {2, 5, 17} < set(clip.numbers) and len(clip.numbers) == 4
 
 
 def test_too_many_tokens_at_the_smallest_size_are_an_error(mp4):
     budget = VisualBudget(min_pixels=4 * 28 * 28)
-    assert len(read_clip(mp4, budget, max_tokens=2).numbers) == 2  # qwen-vl-utils' rule: 56 x 84 down to 1 x 2 cells
+    assert (
+        len(read_clip(mp4, ClipLimits(budget, max_tokens=2)).numbers) == 2
+    )  # qwen-vl-utils' rule: 56 x 84 down to 1 x 2 cells
     for most in (1, 0, -3):
         message = f"clip.mp4: 2 visual tokens at least .*56 x 84, {most} fit; raise max_length"
         with pytest.raises(DataError, match=message) as caught:
-            read_clip(mp4, budget, max_tokens=most)
+            read_clip(mp4, ClipLimits(budget, max_tokens=most))
         assert caught.value.reason == Reason.TOO_LONG
 
 
@@ -201,7 +204,7 @@ def test_only_frames_that_fit_are_decoded(mp4, monkeypatch):
     asked = []
     true = VideoFile.frames
     monkeypatch.setattr(VideoFile, "frames", lambda self, numbers: asked.append(numbers) or true(self, numbers))
-    clip = read_clip(mp4, VisualBudget(min_pixels=4 * 28 * 28), max_tokens=5)
+    clip = read_clip(mp4, ClipLimits(VisualBudget(min_pixels=4 * 28 * 28), max_tokens=5))
     assert asked == [clip.numbers] and len(clip.numbers) == 4
 
 
@@ -211,8 +214,8 @@ def test_the_header_tells_what_the_clip_will_be(mp4, tmp_path, most):
     Image.fromarray(pictures(1)[0]).save(tmp_path / "0.png")
     budget = VisualBudget(max_frames=8, min_pixels=4 * 28 * 28, max_pixels=64 * 28 * 28)
     for source in (mp4, turned, tmp_path, tmp_path / "0.png", pictures(5)):
-        header = read_header(source, budget, folder_fps=3.0, max_tokens=most)
-        clip = read_clip(source, budget, folder_fps=3.0, max_tokens=most)
+        header = read_header(source, ClipLimits(budget, max_tokens=most), folder_fps=3.0)
+        clip = read_clip(source, ClipLimits(budget, max_tokens=most), folder_fps=3.0)
         assert header.tokens == tokens(len(clip.numbers), clip.frames.shape[2:])
         assert (header.total, header.fps, header.height, header.width) == (
             clip.total,
@@ -221,7 +224,7 @@ def test_the_header_tells_what_the_clip_will_be(mp4, tmp_path, most):
             clip.width,
         )
     with pytest.raises(DataError, match="clip.mp4: 2 visual tokens at least") as caught:
-        read_header(mp4, budget, max_tokens=1)
+        read_header(mp4, ClipLimits(budget, max_tokens=1))
     assert caught.value.reason == Reason.TOO_LONG
 
 
@@ -237,20 +240,22 @@ budgets = st.builds(
 @given(st.integers(1, 40), st.integers(20, 2000), st.integers(20, 2000), budgets, st.integers(-1, 20000))
 def test_what_is_planned_fits(frames, height, width, budget, most):
     assume(max(height, width) <= 50 * min(height, width))
+    limits = ClipLimits(budget, max_tokens=most)
+    only_small = ClipLimits(VisualBudget(1, budget.min_pixels, 1))
     try:
-        count = fit_frames(frames, height, width, budget, most)
-        size = frame_size(height, width, count, budget, most)
+        count = limits.fitting_frames(frames, height, width)
+        size = limits.frame_size(height, width, count)
     except DataError as error:
         assume(error.reason == Reason.TOO_LONG)
-        smallest = frame_size(height, width, 1, VisualBudget(1, budget.min_pixels, 1))
+        smallest = only_small.frame_size(height, width, 1)
         assert tokens(1, smallest) > most
         return
     assert 1 <= count <= frames and tokens(count, size) <= most
-    unbound = frame_size(height, width, frames, budget)
+    unbound = ClipLimits(budget).frame_size(height, width, frames)
     if tokens(frames, unbound) <= most:
         assert (count, size) == (frames, unbound)  # nothing changes where everything fits
     elif count < frames:
-        assert tokens(count + 2, frame_size(height, width, 1, VisualBudget(1, budget.min_pixels, 1))) > most
+        assert tokens(count + 2, only_small.frame_size(height, width, 1)) > most
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -341,9 +346,9 @@ def test_the_thread_of_a_clip_uses_the_callers_number_of_threads(mp4, monkeypatc
 
 
 def test_real_clips(test_data):
-    budget = VisualBudget(max_frames=4, min_pixels=28 * 28, max_pixels=16 * 28 * 28)
-    clip = read_clip(test_data / "videorefer_dog" / "dog.mp4", budget, [0, 135])
+    limits = ClipLimits(VisualBudget(max_frames=4, min_pixels=28 * 28, max_pixels=16 * 28 * 28))
+    clip = read_clip(test_data / "videorefer_dog" / "dog.mp4", limits, [0, 135])
     assert (clip.total, clip.height, clip.width) == (150, 720, 1280) and clip.fps == pytest.approx(29.97, abs=0.01)
     assert {0, 135} <= set(clip.numbers) and clip.frames.shape == (4, 3, 84, 140)
-    frames = read_clip(test_data / "cutie_examples" / "examples" / "images" / "judo", budget, [15])
+    frames = read_clip(test_data / "cutie_examples" / "examples" / "images" / "judo", limits, [15])
     assert frames.total == 16 and 15 in frames.numbers and len(frames.numbers) == 4

@@ -147,7 +147,9 @@ def mean_maps(model, collator: SwimCollator, samples: list[Sample]) -> list[torc
     outputs = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
     maps = []
     for sample, rows in zip(samples, outputs.attention_maps.cpu()):
-        steps, height, width = sample.masks.shape[1:]
+        if sample.masks is None:
+            raise ValueError(f"{sample.record.where} has no annotation to supervise with")
+        steps, height, width = sample.masks.shares.shape[1:]
         used = rows.flatten(1).sum(1) > 0  # rows of shorter samples are padding
         resolution = collator.settings.mask_resolution
         maps.append(rows[used, :steps, : height // resolution, : width // resolution].mean(0))

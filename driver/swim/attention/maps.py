@@ -111,7 +111,7 @@ def read_words(
     words = []
     for mention, (label, kind, instance, at) in zip(chat.mentions, labels):
         alone = replace(chat, mentions=[replace(mention, instance=0)])
-        tokens = np.flatnonzero(instance_tokens(alone, prepared.replacements[0], prepared.offsets[0].numpy()) != IGNORE)
+        tokens = np.flatnonzero(instance_tokens(alone, prepared.replacements[0], prepared.offsets[0]) != IGNORE)
         words.append(Word(label, kind, int(tokens[0]), int(tokens[-1]) + 1, instance, at))
     start = inputs["input_ids"].shape[1]
     text, ends = _decode(tokenizer, answer_tokens)

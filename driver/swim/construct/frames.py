@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from swim.data.masks import decode_mask, outline_of
 from swim.data.root import Source
 from swim.errors import DataError, Reason
-from swim.video.clip import VisualBudget, read_clip
+from swim.video.clip import ClipLimits, VisualBudget, read_clip
 from swim.video.encoder import jpeg_uri
 from swim.video.sources import FOLDER_FPS
 
@@ -53,7 +53,7 @@ def outlined_frames(
     """
     annotated = sorted({number for frames in instances for number in frames})
     budget = VisualBudget(max_frames=min(count, len(annotated)), min_pixels=_LEAST_PIXELS, max_pixels=max_pixels)
-    clip = read_clip(source, budget, annotated, folder_fps=fps or FOLDER_FPS)
+    clip = read_clip(source, ClipLimits(budget), annotated, folder_fps=fps or FOLDER_FPS)
     outlined = []
     for number, frame in zip(clip.numbers, clip.frames):
         masks = {instance: frames[number] for instance, frames in enumerate(instances) if number in frames}

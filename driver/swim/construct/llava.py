@@ -29,14 +29,14 @@ from swim.data.root import DataRoot
 from swim.data.streaming import stream_records
 from swim.errors import DataError, Reason
 from swim.files import write_atomically
-from swim.video.clip import VisualBudget, read_clip
+from swim.video.clip import ClipLimits, VisualBudget, read_clip
 
 _STRATA = ("duration", "source")
 _SOURCE = re.compile(r"(\d+_\d+_[sm])_(.+?)(?:_v\d\w*)?$")
 # Upper bounds in seconds, named as LLaVA-Video's folders are.
 _DURATIONS = {"0_30_s": 30, "30_60_s": 60, "1_2_m": 120, "2_3_m": 180}
 _PROBE_LIMIT_S = 30.0
-_PROBE = VisualBudget(max_frames=2, min_pixels=28 * 28, max_pixels=28 * 28 * 4)
+_PROBE = ClipLimits(VisualBudget(max_frames=2, min_pixels=28 * 28, max_pixels=28 * 28 * 4))
 
 console = Console(soft_wrap=True)
 

@@ -163,7 +163,7 @@ def parse_bench_d(raw: dict, where: str, data_root: str | Path | DataRoot) -> Be
     """
     where = describe(raw, where)
     item = check_layout(_RawBenchD, raw, where)
-    question, reference = DEFAULT_QUESTION, item.caption
+    question, reference = DEFAULT_QUESTION, item.caption or ""
     try:
         if item.conversations is not None:
             (_, question, _), (_, reference, _) = (turn_text(turn) for turn in item.conversations)
@@ -191,11 +191,11 @@ def as_conversation(raw: dict, where: str) -> dict:
     """
     layout = raw if isinstance(raw, dict) else {}
     if "Question" in layout:
-        item = parse_bench_q(raw, where, ".")
-        question, answer = "\n".join([item.question, *item.options]), strip_tags(item.answer)[0]
+        choice = parse_bench_q(raw, where, ".")
+        question, answer = "\n".join([choice.question, *choice.options]), strip_tags(choice.answer)[0]
     elif "caption" in layout and "conversations" not in layout:
-        item = parse_bench_d(raw, where, ".")
-        question, answer = item.question.replace("<object>", "the object"), item.reference
+        description = parse_bench_d(raw, where, ".")
+        question, answer = description.question.replace("<object>", "the object"), description.reference
     else:
         return raw
     return {**raw, "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]}

@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -79,7 +79,7 @@ class Checker:
         return {"tokens": tokens, "resized_masks": resized, "frames_past_end": past_end, **found}
 
 
-def _finding(row: int, where: str, reason: Reason, message: str) -> dict:
+def _finding(row: int, where: str | None, reason: Reason, message: str) -> dict:
     return {"row": row, "record": where, "reason": str(reason), "message": message}
 
 
@@ -96,7 +96,7 @@ class UnderWay:
     def __init__(self, workers: int):
         self._rows = SPAWN.RawArray("q", [_NOTHING] * workers)
         self._workers = SPAWN.Value("q", 0)
-        self._number = None  # of this worker
+        self._number = 0  # of this worker
 
     def join(self):
         """Takes a place; called once by each worker."""
@@ -111,24 +111,28 @@ class UnderWay:
         return [row for row in self._rows if row != _NOTHING]
 
 
-_checker: Checker | None = None  # of this worker process
-_under_way: UnderWay | None = None
+_check_rows_here: Callable[[list[int]], list[dict]]  # of this worker process, from _start_worker on
 
 
 def _start_worker(under_way: UnderWay, config_path: str, level: str, settings: DataSettings, model: str | None):
-    global _checker, _under_way
+    global _check_rows_here
     torch.set_num_threads(1)
-    _checker, _under_way = Checker(load_mixture(config_path), level, settings, model), under_way
+    checker = Checker(load_mixture(config_path), level, settings, model)
     under_way.join()
+
+    def check_rows(numbers: list[int]) -> list[dict]:
+        results = []
+        for number in numbers:
+            under_way.note(number)
+            results.append(checker(number))
+        under_way.note(_NOTHING)
+        return results
+
+    _check_rows_here = check_rows
 
 
 def _check_rows(numbers: list[int]) -> list[dict]:
-    results = []
-    for number in numbers:
-        _under_way.note(number)
-        results.append(_checker(number))
-    _under_way.note(_NOTHING)
-    return results
+    return _check_rows_here(numbers)
 
 
 class Progress:
@@ -176,7 +180,7 @@ def check(
     return report
 
 
-def _results(rows: list[int], mixture: Mixture, arguments: tuple, workers: int) -> Iterator[list[dict]]:
+def _results(rows: list[int], mixture: Mixture, arguments: tuple, workers: int) -> Generator[list[dict]]:
     """The results of the rows, in any order. workers: 0 checks in this process, which a crash then ends.
 
     When a worker dies, its whole pool ends. The rows that its workers were reading are read again, each in a process of
@@ -187,7 +191,8 @@ def _results(rows: list[int], mixture: Mixture, arguments: tuple, workers: int) 
         yield from ([checker(row)] for row in rows)
         return
     while rows:
-        under_way, done = UnderWay(workers), set()
+        under_way = UnderWay(workers)
+        done: set[int] = set()
         try:
             for results in _in_pool(rows, under_way, arguments, workers):
                 done.update(result["row"] for result in results)

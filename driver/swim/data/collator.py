@@ -1,5 +1,8 @@
 """Samples to one batch: model inputs, labels and the four supervision tensors."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from transformers.video_utils import VideoMetadata
@@ -7,12 +10,25 @@ from transformers.video_utils import VideoMetadata
 from swim.data.chat import ChatText, render_chat
 from swim.data.mixture import row_record
 from swim.data.records import Record, Turn
-from swim.data.sample import Sample, SampleReader
+from swim.data.sample import Sample, SampleReader, TextSample
 from swim.data.settings import DataSettings
 from swim.data.tokens import IGNORE, answer_tokens, instance_tokens
 from swim.errors import DataError, Reason
 from swim.models.family import family_of
 from swim.video.patches import with_fast_patches
+
+
+class Encoded(NamedTuple):
+    """What the processor makes of a batch.
+
+    inputs: the model's, int64[B, S] and pixels.
+    offsets: int64[B, S, 2], the characters of each token in the expanded text.
+    replacements: for each text, how its placeholders were expanded; see `swim.data.tokens.place_in_expanded`.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    offsets: np.ndarray
+    replacements: list[list[dict]]
 
 
 class SwimCollator:
@@ -36,11 +52,9 @@ class SwimCollator:
         self.position_rule = family_of(model_config).position_rule(model_config)
 
     def __call__(self, rows: list) -> dict[str, torch.Tensor]:
-        samples = [row if isinstance(row, Sample) else self.read(row) for row in rows]
+        samples = [row if isinstance(row, Sample | TextSample) else self.read(row) for row in rows]
         chats = [self.render(sample.record) for sample in samples]
-        inputs = self.encode(samples, [chat.text for chat in chats])
-        offsets = inputs.pop("offset_mapping").numpy()
-        replacements = inputs.pop("text_replacement_offsets")
+        inputs, offsets, replacements = self.encode(samples, [chat.text for chat in chats])
         batch = {**inputs, "position_ids": self.positions(inputs)}
         batch.pop("second_per_grid_ts", None)
         batch["labels"] = torch.full_like(inputs["input_ids"], IGNORE)
@@ -82,10 +96,9 @@ class SwimCollator:
         except DataError as error:
             raise error.at(record.where) from None
 
-    def empty_sample(self) -> Sample:
+    def empty_sample(self) -> TextSample:
         """Text alone and nothing to learn: what is left of a batch whose every record was skipped."""
-        record = Record("an empty batch", None, False, [Turn("user", "", [], [])], [])
-        return Sample(record, None, None, None)
+        return TextSample(Record("an empty batch", None, False, [Turn("user", "", [], [])], []))
 
     def _room_for_visual(self, text_tokens: int) -> int | None:
         if self.settings.max_length is None:
@@ -109,25 +122,26 @@ class SwimCollator:
         except DataError as error:
             raise error.at(record.where) from None
 
-    def encode(self, samples: list[Sample], texts: list[str], padding_side: str = "right") -> dict[str, torch.Tensor]:
+    def encode(self, samples: Sequence[Sample | TextSample], texts: list[str], padding_side: str = "right") -> Encoded:
         """The processor's inputs for frames that are already sampled and sized."""
-        seen = [sample for sample in samples if sample.clip is not None]
+        seen = [sample for sample in samples if isinstance(sample, Sample)]
         images = [sample.clip.frames[0] for sample in seen if sample.record.is_image]
         clips = [sample.clip for sample in seen if not sample.record.is_image]
         metadata = [VideoMetadata(total_num_frames=c.total, fps=c.fps, frames_indices=c.numbers) for c in clips]
         videos = {"do_resize": False, "do_sample_frames": False, "video_metadata": metadata}
-        return dict(
-            self._patching(
-                text=texts,
-                images=images or None,
-                videos=[clip.frames for clip in clips] or None,
-                images_kwargs={"do_resize": False},
-                videos_kwargs=videos if clips else {},
-                return_text_replacement_offsets=True,
-                text_kwargs={"padding": True, "padding_side": padding_side, "return_offsets_mapping": True},
-                return_tensors="pt",
-            )
+        encoded = self._patching(
+            text=texts,
+            images=images or None,
+            videos=[clip.frames for clip in clips] or None,
+            images_kwargs={"do_resize": False},
+            videos_kwargs=videos if clips else {},
+            return_text_replacement_offsets=True,
+            text_kwargs={"padding": True, "padding_side": padding_side, "return_offsets_mapping": True},
+            return_tensors="pt",
         )
+        inputs = dict(encoded)
+        offsets, replacements = inputs.pop("offset_mapping").numpy(), inputs.pop("text_replacement_offsets")
+        return Encoded(inputs, offsets, replacements)
 
     def positions(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """int64[3, B, S]: the positions that the model itself would compute."""
@@ -144,22 +158,22 @@ class SwimCollator:
         visual_from_here = visual.flip(1).cumsum(1).flip(1) > 0
         return torch.where(visual_from_here | (inputs["attention_mask"] == 0), IGNORE, ids)
 
-    def _stack_masks(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _stack_masks(self, samples: Sequence[Sample | TextSample]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ins_masks, mask_index): each sample's masks in the first corner of the batch's largest grid."""
         resolution, cell = self.settings.mask_resolution, self.reader.cell_px
-        clips = [sample.clip for sample in samples if sample.clip is not None]
+        clips = [sample.clip for sample in samples if isinstance(sample, Sample)]
         grids = [[size // cell * resolution for size in clip.frames.shape[2:]] for clip in clips] or [[0, 0]]
-        supervised = [sample for sample in samples if sample.masks is not None]
-        instances = max([len(sample.masks) for sample in supervised], default=0)
+        grid_masks = [sample.masks if isinstance(sample, Sample) else None for sample in samples]
+        instances = max([len(found.shares) for found in grid_masks if found is not None], default=0)
         steps = max([-(-len(clip.numbers) // self.reader.temporal_patch_size) for clip in clips], default=0)
         height, width = (max(sizes) for sizes in zip(*grids))
         masks = torch.zeros(len(samples), instances, steps, height, width)
         mask_index = torch.zeros(len(samples), instances, steps, dtype=torch.bool)
-        for number, sample in enumerate(samples):
-            if sample.masks is not None:
-                count, length, rows, columns = sample.masks.shape
-                masks[number, :count, :length, :rows, :columns] = torch.from_numpy(sample.masks)
-                mask_index[number, :count, :length] = torch.from_numpy(sample.mask_index)
+        for number, found in enumerate(grid_masks):
+            if found is not None:
+                count, length, rows, columns = found.shares.shape
+                masks[number, :count, :length, :rows, :columns] = torch.from_numpy(found.shares)
+                mask_index[number, :count, :length] = torch.from_numpy(found.index)
         return masks, mask_index
 
 

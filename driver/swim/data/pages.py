@@ -18,7 +18,7 @@ class GiveBackPages:
 
     def __init__(self, mapped: list[Dataset]):
         self.mapped = mapped
-        self._ranges = None
+        self._ranges: list[tuple[int, int]] | None = None
 
     def __call__(self, batch: dict) -> dict:
         if self._ranges is None:

@@ -64,6 +64,8 @@ class RawItem(BaseModel):
 
     def path(self, root: str | Path | DataRoot) -> Source:
         """The video's path, or those of its frames. Raises DataError where the root's data is not trusted with it."""
+        if self.video is None:
+            raise DataError('expected "video"')
         return as_root(root).locate_video(self.video)
 
     def instances(self) -> list[dict[int, Any]]:

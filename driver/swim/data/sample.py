@@ -16,7 +16,7 @@ from swim.data.mixture import row_record
 from swim.data.records import Record
 from swim.data.settings import DataSettings
 from swim.errors import DataError, Reason
-from swim.video.clip import Clip, read_clip, read_header
+from swim.video.clip import Clip, ClipLimits, read_clip, read_header
 from swim.video.sources import FOLDER_FPS, local_file
 
 # A shared disk that does not answer in time is not the record's fault: the read is retried with more time.
@@ -31,20 +31,42 @@ NO_USABLE_MASK = "no instance has a usable, non-empty mask within the video's fr
 
 
 @dataclass(frozen=True)
-class Sample:
-    """record, clip (None for text alone) and, for a supervised record, its masks on the grid.
+class GridMasks:
+    """The masks of a record's N instances on the grid of its clip's T steps.
 
-    masks: float32[N, T, r * H, r * W], mean over the step's annotated frames; None without supervision.
-    mask_index: bool[N, T], True where an instance has a non-empty mask.
-    resized_masks: masks one pixel off their frame. frames_past_end: annotated frames that the file does not have.
+    shares: float32[N, T, r * H, r * W], how much of each cell is covered, mean over the step's annotated frames.
+    index: bool[N, T], True where an instance has a non-empty mask.
+    resized: how many masks were one pixel off their frame.
+    """
+
+    shares: np.ndarray
+    index: np.ndarray
+    resized: int = 0
+
+
+@dataclass(frozen=True)
+class TextSample:
+    """A record without a clip."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A record with its clip.
+
+    masks: on the grid; None without supervision.
+    frames_past_end: annotated frames that the file does not have.
     """
 
     record: Record
-    clip: Clip | None
-    masks: np.ndarray | None
-    mask_index: np.ndarray | None
-    resized_masks: int = 0
+    clip: Clip
+    masks: GridMasks | None = None
     frames_past_end: int = 0
+
+    @property
+    def resized_masks(self) -> int:
+        return 0 if self.masks is None else self.masks.resized
 
     @property
     def stray_placeholders(self) -> int:
@@ -74,14 +96,14 @@ class SampleReader:
                 message = f"expected a picture, found an animation of {clip.total} frames; give it as video"
                 raise DataError(message, reason=Reason.UNREADABLE)
             if not record.instances:
-                return Sample(record, clip, None, None)
-            masks, mask_index, resized = self._masks_on_grid(record, clip)
-            if self.settings.keep_annotated_frames and not mask_index.any():
+                return Sample(record, clip)
+            masks = self._masks_on_grid(record, clip)
+            if self.settings.keep_annotated_frames and not masks.index.any():
                 raise DataError(NO_USABLE_MASK, reason=Reason.NO_MASK)
         except DataError as error:
             raise _told(error, record) from None
         past_end = sum(number >= clip.total for number in record.annotated_frames)
-        return Sample(record, clip, masks, mask_index, resized, past_end)
+        return Sample(record, clip, masks, past_end)
 
     def check_header(self, record: Record, max_tokens: int | None = None) -> tuple[int, int, int]:
         """(visual tokens, masks one pixel off, annotated frames past the end) from the source's index and first frame.
@@ -89,8 +111,8 @@ class SampleReader:
         Every mask within the file is decoded and must fit. Raises DataError naming the record.
         """
         try:
-            how = self._reading(record, max_tokens)
-            header = self._patiently(record, partial(read_header, record.path, self.settings.budget, **how))
+            read = partial(read_header, record.path, self._limits(max_tokens), folder_fps=record.fps or FOLDER_FPS)
+            header = self._patiently(record, read)
             used = [rle for frames in record.instances for number, rle in frames.items() if number < header.total]
             found = [decode_mask(rle, header.height, header.width).any() for rle in used]
             if record.instances and not any(found):
@@ -115,9 +137,8 @@ class SampleReader:
         except DataError as error:
             raise _told(error, record) from None
 
-    def _reading(self, record: Record, max_tokens: int | None) -> dict:
-        """How `read_clip` and `read_header` read a record's source."""
-        return {"factor": self.cell_px, "folder_fps": record.fps or FOLDER_FPS, "max_tokens": max_tokens}
+    def _limits(self, max_tokens: int | None) -> ClipLimits:
+        return ClipLimits(self.settings.budget, self.cell_px, max_tokens)
 
     def _patiently(self, record: Record, read: Callable[..., Read]) -> Read:
         """What `read(time_limit_s=...)` returns; a read that may succeed later is tried again with a longer limit."""
@@ -132,12 +153,11 @@ class SampleReader:
                 time.sleep(_PAUSE_S)
         return read(time_limit_s=last)
 
-    def _masks_on_grid(self, record: Record, clip: Clip) -> tuple[np.ndarray, np.ndarray, int]:
-        """(masks, mask_index, how many masks were one pixel off)."""
+    def _masks_on_grid(self, record: Record, clip: Clip) -> GridMasks:
         resolution = self.settings.mask_resolution
         rows, columns = (size // self.cell_px * resolution for size in clip.frames.shape[2:])
         steps = -(-len(clip.numbers) // self.temporal_patch_size)
-        masks = np.zeros((len(record.instances), steps, rows, columns), dtype=np.float32)
+        shares = np.zeros((len(record.instances), steps, rows, columns), dtype=np.float32)
         resized = 0
         for instance, frames in enumerate(record.instances):
             for step in range(steps):
@@ -146,9 +166,9 @@ class SampleReader:
                 covers = [cover_cells(decode_mask(rle, clip.height, clip.width), rows, columns) for rle in used]
                 resized += sum(is_off_by_one(rle, clip.height, clip.width) for rle in used)
                 if covers:
-                    masks[instance, step] = np.mean(covers, axis=0)
-        masks = masks.clip(0.0, 1.0)  # sums of float32 shares may pass 1 in the last digit
-        return masks, masks.any(axis=(2, 3)), resized
+                    shares[instance, step] = np.mean(covers, axis=0)
+        shares = shares.clip(0.0, 1.0)  # sums of float32 may pass 1 in the last digit
+        return GridMasks(shares, np.any(shares, axis=(2, 3)), resized)
 
     def _clip(self, record: Record, max_tokens: int | None) -> Clip:
         """The clip of a record, from the cache when its frames were chosen alike before."""
@@ -157,8 +177,9 @@ class SampleReader:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        how = self._reading(record, max_tokens)
-        clip = self._patiently(record, partial(read_clip, record.path, self.settings.budget, annotated, **how))
+        folder_fps = record.fps or FOLDER_FPS
+        read = partial(read_clip, record.path, self._limits(max_tokens), annotated, folder_fps=folder_fps)
+        clip = self._patiently(record, read)
         limit = self.settings.cache_gb * 1e9
         if clip.frames.nbytes <= limit:
             self._cache[key] = clip

@@ -8,7 +8,7 @@ import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import ijson
 from ijson.backends import yajl2_c
@@ -57,6 +57,18 @@ def stream_records(path: Path, seen: Callable[[memoryview], None] = lambda block
         raise cannot_read(path, error, JSON_STEP) from None
 
 
+class Blocks(Protocol):
+    """A buffered binary file."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def readline(self, size: int = -1, /) -> bytes: ...
+
+    def peek(self, size: int, /) -> bytes: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
 class _Malformed(Exception):
     """Where the JSON goes wrong, as far as its reader knows."""
 
@@ -64,7 +76,7 @@ class _Malformed(Exception):
 class _Watched(io.RawIOBase):
     """A file that shows each block that is read from it."""
 
-    def __init__(self, file: BinaryIO, seen: Callable[[memoryview], None]):
+    def __init__(self, file: io.FileIO, seen: Callable[[memoryview], None]):
         self.file = file
         self.seen = seen
 
@@ -72,7 +84,7 @@ class _Watched(io.RawIOBase):
         return True
 
     def readinto(self, buffer) -> int:
-        count = self.file.readinto(buffer)
+        count = self.file.readinto(buffer) or 0
         self.seen(memoryview(buffer)[:count])
         return count
 
@@ -81,14 +93,13 @@ def _parsed(path: Path, seen: Callable[[memoryview], None]) -> Iterator:
     ending = file_ending(path)
     check_file(path)
     with open(path, "rb", buffering=0) as raw:
-        file = io.BufferedReader(_Watched(raw, seen), buffer_size=_BLOCK_BYTES)
-        if ending.endswith(".gz"):
-            file = gzip.GzipFile(fileobj=file)
+        plain = io.BufferedReader(_Watched(raw, seen), buffer_size=_BLOCK_BYTES)
+        file: Blocks = gzip.GzipFile(fileobj=plain) if ending.endswith(".gz") else plain
         _skip_mark(file)
         yield from _from_lines(file) if ending.startswith(".jsonl") else _from_list(file)
 
 
-def _skip_mark(file: BinaryIO):
+def _skip_mark(file: Blocks):
     """Passes over UTF-8's byte order mark. Raises _Malformed for another encoding."""
     beginning = file.peek(4)[:4]
     other = other_encoding(beginning)
@@ -98,7 +109,7 @@ def _skip_mark(file: BinaryIO):
         file.read(len(BOM_UTF8))
 
 
-def _mark_halves(file: BinaryIO) -> Iterator[bytes]:
+def _mark_halves(file: Blocks) -> Iterator[bytes]:
     """The file's blocks, each escape of half a character, such as \\ud83d alone, as HALF_CHARACTER's.
 
     yajl would make a question mark of it, without a word. What may be cut by a block's end waits for the next block.
@@ -140,7 +151,7 @@ def _marked(escape: re.Match) -> bytes:
     return b"\\ufffe" if lone_low or (high and not low) else escape.group()
 
 
-def _from_list(file: BinaryIO) -> Iterator:
+def _from_list(file: Blocks) -> Iterator:
     found = ijson.sendable_list()
     parser = yajl2_c.items_coro(found, "item", use_float=True, map_type=_UniqueKeys)
     read, is_list = 0, False
@@ -183,7 +194,7 @@ class _UniqueKeys(dict):
         super().__setitem__(key, value)
 
 
-def _from_lines(file: BinaryIO) -> Iterator:
+def _from_lines(file: Blocks) -> Iterator:
     number = 0
     while line := file.readline(_LONGEST_LINE_BYTES):
         number += 1

@@ -25,7 +25,7 @@ def judge_all(cases: list[Case], asker: Asker, folder: Path) -> tuple[dict[str, 
     """
     endpoint = asker.endpoint
     settings = {"judge": endpoint.model, "temperature": endpoint.temperature, "prompt_version": PROMPT_VERSION}
-    store = AnswerStore(folder / "judge", settings)
+    store = AnswerStore[dict](folder / "judge", settings)
     predictions = {case.id: case.prediction for case in cases}
     still_open = [case for case in cases if store.answers.get(case.id, {}).get("prediction") != case.prediction]
 

@@ -28,7 +28,7 @@ def score_file(
     facts = {"file": file.path.name, "sha256": file.sha256, "records": len(file.items)}
     asked = {"model": model, "data": facts, "layers": layers, "reading": asdict(settings)}
     state = processes()
-    store = AnswerStore(folder, asked, state.process_index)
+    store = AnswerStore[dict](folder, asked, state.process_index)
     questions = [Question(key, record) for key, record in file.items.items()]
 
     def work(model, collator, samples) -> Iterator[dict]:

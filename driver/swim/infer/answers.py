@@ -1,9 +1,10 @@
 """Answers of one evaluation: appended as they come, never lost, never asked for twice."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from swim.data.records import Record
 from swim.files import append_json_lines, read_json_lines, write_atomically
@@ -12,6 +13,8 @@ from swim.lock import hold
 SETTINGS_FILE = "settings.json"
 ANSWERS_FILE = "answers.jsonl"
 ERRORS_FILE = "errors.jsonl"
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Question:
     record: Record
 
 
-class AnswerStore:
-    """The folder of one evaluation.
+class AnswerStore(Generic[Answer]):
+    """The folder of one evaluation, whose answers are texts, scores or any other JSON value.
 
     settings.json says what was asked of whom; `parts/*.jsonl` hold the answers as they came, a file per process;
     answers.jsonl holds all of them in the order of the questions, written when none is missing. A line is
@@ -39,7 +42,7 @@ class AnswerStore:
         if rank == 0:
             self._lease = hold(self.folder)
             self._check_settings(json.loads(json.dumps(settings)))
-        self.answers = self._read_parts()
+        self.answers: dict[str, Answer] = self._read_parts()
 
     def _check_settings(self, settings: dict):
         """Raises ValueError when the folder holds an evaluation of something else."""
@@ -55,7 +58,7 @@ class AnswerStore:
                 "remove the folder"
             )
 
-    def _read_parts(self) -> dict[str, str]:
+    def _read_parts(self) -> dict[str, Answer]:
         """Answers by id, from every process that ever wrote here."""
         return {entry["id"]: entry["answer"] for entry in self._entries() if "answer" in entry}
 
@@ -68,7 +71,7 @@ class AnswerStore:
         append_json_lines(self.parts / f"{self.rank:05d}.jsonl", entries)
         self.answers.update((entry["id"], entry["answer"]) for entry in entries if "answer" in entry)
 
-    def finish(self, questions: list[Question]) -> dict[str, str]:
+    def finish(self, questions: list[Question]) -> dict[str, Answer]:
         """All answers so far by id, in the order of the questions; writes answers.jsonl. For one process, at the end."""
         self.answers = self._read_parts()
         ordered = {question.id: self.answers[question.id] for question in questions if question.id in self.answers}
@@ -83,6 +86,6 @@ class AnswerStore:
         self._write(ERRORS_FILE, "error", ordered)
         return ordered
 
-    def _write(self, name: str, kind: str, entries: dict[str, str]):
-        lines = [json.dumps({"id": key, kind: text}, ensure_ascii=False) + "\n" for key, text in entries.items()]
+    def _write(self, name: str, kind: str, entries: Mapping[str, Any]):
+        lines = [json.dumps({"id": key, kind: value}, ensure_ascii=False) + "\n" for key, value in entries.items()]
         write_atomically(self.folder / name, "".join(lines))

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from transformers import TextIteratorStreamer
 
@@ -25,15 +26,14 @@ class GenerationInputs:
 
     tensors: dict[str, torch.Tensor]
     chats: list[ChatText]
-    offsets: torch.Tensor
+    offsets: np.ndarray
     replacements: list[list[dict]]
 
 
 def generation_inputs(collator: SwimCollator, samples: list[Sample]) -> GenerationInputs:
     """The samples' last questions, waiting for their answers. Raises DataError naming a record that cannot be rendered."""
     chats = [collator.render(sample.record, add_generation_prompt=True) for sample in samples]
-    tensors = collator.encode(samples, [chat.text for chat in chats], padding_side="left")
-    offsets, replacements = (tensors.pop(name) for name in ("offset_mapping", "text_replacement_offsets"))
+    tensors, offsets, replacements = collator.encode(samples, [chat.text for chat in chats], padding_side="left")
     if collator.settings.released_timing and "second_per_grid_ts" in tensors:
         tensors["second_per_grid_ts"] = torch.ones_like(tensors["second_per_grid_ts"])
     return GenerationInputs(tensors, chats, offsets, replacements)

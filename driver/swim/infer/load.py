@@ -28,4 +28,4 @@ def load_for_inference(path: str | Path, device: torch.device | str | None = Non
         processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"cannot load the model {path}: {str(error).splitlines()[0]}") from None
-    return model.to(device).eval(), processor
+    return model.to(device).eval(), processor  # type: ignore[arg-type]  # transformers' wrapper hides its signature

@@ -11,7 +11,7 @@ from swim.data.collator import SwimCollator
 from swim.data.sample import Sample
 from swim.data.settings import DataSettings
 from swim.errors import DataError
-from swim.infer.answers import AnswerStore, Question
+from swim.infer.answers import Answer, AnswerStore, Question
 from swim.infer.generate import generate_answers
 from swim.infer.load import load_for_inference
 from swim.processes import processes
@@ -41,7 +41,7 @@ def answer_locally(
     questions: list[Question],
     model_path: str,
     settings: DataSettings,
-    store: AnswerStore,
+    store: AnswerStore[str],
     batch_size: int = 1,
     max_new_tokens: int = 128,
     workers: int = 0,
@@ -58,8 +58,8 @@ def work_locally(
     questions: list[Question],
     model_path: str,
     settings: DataSettings,
-    store: AnswerStore,
-    work: Callable[[Any, SwimCollator, list[Sample]], Iterable],
+    store: AnswerStore[Answer],
+    work: Callable[[Any, SwimCollator, list[Sample]], Iterable[Answer]],
     batch_size: int = 1,
     workers: int = 0,
 ):

@@ -36,7 +36,7 @@ def question_record(where: str, path: Source, prompt: str, is_image: bool = Fals
 
 
 def visual_record(
-    where: str, video: Source | None, image: Path | str | None, prompt: str, fps: float | None = None
+    where: str, video: Source | None, image: Source | None, prompt: str, fps: float | None = None
 ) -> Record:
     """The record of a question about a video or an image. A video that is an image file counts as one.
 
@@ -50,9 +50,12 @@ def visual_record(
             raise DataError("the prompt is empty; ask something")
         if isinstance(image, Path) and not is_image_source(image):
             raise DataError(f"expected an image, found {image}; is it a video?")
-        path = video if image is None else image
-        still = image is not None or (is_image_source(path) and not is_animation(path))
-        return question_record(where, path, prompt, still, fps)
+        if image is not None:
+            return question_record(where, image, prompt, True, fps)
+        if video is None:
+            raise DataError("neither a video nor an image")
+        still = is_image_source(video) and not is_animation(video)
+        return question_record(where, video, prompt, still, fps)
     except DataError as error:
         raise error.at(where) from None
 

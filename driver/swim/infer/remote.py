@@ -20,7 +20,7 @@ from swim.video.encoder import jpeg_uri
 SERVER_FILE = "server.json"
 
 
-def answer_remotely(questions: list[Question], asker: Asker, settings: DataSettings, store: AnswerStore):
+def answer_remotely(questions: list[Question], asker: Asker, settings: DataSettings, store: AnswerStore[str]):
     """Answers what `store` does not hold yet. A question that cannot be asked or answered becomes an error in the store.
 
     Raises swim.llm.ServiceRefuses when the server will answer nothing more; what was answered is kept.

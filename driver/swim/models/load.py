@@ -45,7 +45,7 @@ def merge_adapter(folder: str | Path, run: str | Path | None = None, **options) 
     """
     from peft import PeftConfig, PeftModel  # needed for adapters alone
 
-    model = load_weights(PeftConfig.from_pretrained(folder).base_model_name_or_path, **options)
+    model = load_weights(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path, **options)
     model = PeftModel.from_pretrained(model, folder).merge_and_unload()
     for place in (folder, run):
         if place is not None and (Path(place) / SUPERVISION_FILE).exists():

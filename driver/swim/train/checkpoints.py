@@ -76,7 +76,7 @@ class Checkpoints:
 
 
 def step_of(checkpoint: Path) -> int:
-    return int(_NAME.fullmatch(checkpoint.name)[1])
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def mark(checkpoint: Path, processes: int):

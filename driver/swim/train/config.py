@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -166,7 +167,7 @@ class TrainConfig(BaseModel):
             resolved = SFTConfig(output_dir=self.output_dir, **arguments)
         except (TypeError, ValueError, ImportError, OSError) as error:
             raise ConfigError(f"the trainer refuses its arguments: {error}") from None
-        absent = set(resolved.report_to) - set(get_available_reporting_integrations())
+        absent = set(trackers(resolved)) - set(get_available_reporting_integrations())
         if absent:
             raise ConfigError(f"report_to: {', '.join(sorted(absent))} is not installed, or no such tracker is known")
         return resolved
@@ -181,13 +182,38 @@ class TrainConfig(BaseModel):
         best = {"metric_for_best_model": "pointing"}
         return {"eval_strategy": "steps", "eval_steps": 500, **best, **every, "per_device_eval_batch_size": batch_size}
 
+    @property
+    def model(self) -> str:
+        """model_name_or_path. Raises ConfigError where it is null."""
+        if self.model_name_or_path is None:
+            raise ConfigError("model_name_or_path: name a model")
+        return self.model_name_or_path
+
+    @property
+    def mixture(self) -> str:
+        """data_config. Raises ConfigError where it is null."""
+        if self.data_config is None:
+            raise ConfigError("data_config: name a mixture, see data_config/")
+        return self.data_config
+
+    @property
+    def part_rates(self) -> dict[str, float]:
+        """learning_rates by the part's name."""
+        return {str(part): rate for part, rate in self.learning_rates.items()}
+
     def to_flat(self) -> dict[str, Any]:
         """The resolved configuration in the layout of the YAML."""
         flat = self.model_dump(exclude={"arguments"})
         return {**flat, **self.arguments}
 
 
-def load_config(path: str | Path, overrides: list[str] = ()) -> TrainConfig:
+def trackers(arguments: SFTConfig) -> list[str]:
+    """Names of `report_to`, which may be none, one or several."""
+    named = arguments.report_to or []
+    return [named] if isinstance(named, str) else named
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """The YAML file with command-line overrides: ["--learning_rate", "1e-4", "--attention_supervision.layers", "[2]"].
 
     Values are YAML. A model, a data config or max_steps given on the command line turns demo_report off unless it is
@@ -238,13 +264,13 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        group = TrainConfig.model_fields[problem["loc"][0]].annotation
+        group = TrainConfig.model_fields[str(problem["loc"][0])].annotation
         options = next(kind for kind in (LoraOptions, DemoOptions) if kind in (group, *get_args(group)))
         return f"{where}: unknown key{_suggest(str(problem['loc'][-1]), set(options.model_fields))}"
     return f"{where}: {problem['msg']}, found {problem['input']!r}"
 
 
-def parse_overrides(arguments: list[str]) -> dict[str, Any]:
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     """["--a.b", "1", "--c=x"] -> {"a": {"b": 1}, "c": "x"}. A key without a value is true. Raises ConfigError."""
     values: dict[str, Any] = {}
     arguments = [part for argument in arguments for part in _split(argument)]

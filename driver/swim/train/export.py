@@ -48,7 +48,7 @@ def export(source: str | Path, output: str | Path, dtype: torch.dtype = torch.bf
 def _load(source: Path, run: Path, dtype: torch.dtype) -> PreTrainedModel:
     if is_adapter(source):
         model = merge_adapter(source, run, dtype=torch.float32)  # a merge in bf16 would round the sum
-        return model.to(dtype)
+        return model.to(dtype)  # type: ignore[arg-type]  # transformers' wrapper hides its signature
     if any(source.glob("*.safetensors")):
         return load_weights(source, dtype=dtype)
     if (source / "latest").exists():

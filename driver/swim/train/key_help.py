@@ -75,7 +75,7 @@ def entry_of(key: str) -> str:
     return f"{_head(key, *found[:2])}\n{sentence}"
 
 
-def _taken_of_trl() -> set[str]:
+def _taken_of_trl() -> frozenset[str]:
     return (HONOURED | NEED_EVALUATION) - set(TrainConfig.model_fields)
 
 

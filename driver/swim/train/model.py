@@ -18,7 +18,7 @@ def load_model(config: TrainConfig, bf16_deepspeed: bool):
 
     Raises ConfigError when they cannot be loaded, and for supervision options that do not fit the model.
     """
-    name = config.model_name_or_path
+    name = config.model
     try:
         model_config = load_config(name)
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)

@@ -1,11 +1,13 @@
 """Which parts of the model are trained, and how fast."""
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from swim.models.family import family_of
 
 
-def choose_parts(model, parts: list[str]):
+def choose_parts(model, parts: Sequence[str]):
     """Lets only the parameters of these parts learn."""
     part_of = family_of(model.config).part_of
     for name, parameter in model.named_parameters():

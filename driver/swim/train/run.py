@@ -27,7 +27,7 @@ from swim.models.load import write_supervision
 from swim.models.supervision import AttentionSupervisionConfig
 from swim.train.card import write_card
 from swim.train.checkpoints import Checkpoints, FinishCheckpoints, problem, processes_of
-from swim.train.config import ConfigError, TrainConfig
+from swim.train.config import ConfigError, TrainConfig, trackers
 from swim.train.estimate import Estimate, check_room, estimate, numbers_of, parallelism_of
 from swim.train.faults import report_faults, saving
 from swim.train.fusing import fuse_elementwise
@@ -71,14 +71,15 @@ def train(config: TrainConfig) -> dict:
 def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
     """The run itself, in a folder that is its own."""
     state = PartialState()
-    mixture = load_mixture(config.data_config, arguments.seed, config.skip_list)
+    mixture = load_mixture(config.mixture, arguments.seed, config.skip_list)
     changed = folder.differences(config, mixture)
     resume = _checkpoint(config, arguments, state)
     if config.cpu_threads is not None:
         torch.set_num_threads(config.cpu_threads)
     set_seed(arguments.seed)
     notes, stop = WorkerNotes(arguments.dataloader_num_workers), StopOnSignal()
-    trainer = _make_trainer(config, arguments, mixture, notes, stop)
+    skipped = SkippedRecords(folder.path, config.max_bad_fraction, mixture.hashes)
+    trainer = _make_trainer(config, arguments, mixture, skipped, notes, stop)
     needs = _needs(config, trainer)
     trainer.checkpoint_bytes = needs.checkpoint
     if state.is_main_process:
@@ -89,8 +90,8 @@ def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
         for line in check_room(needs, folder.path, config.save_total_limit, int(os.environ.get("LOCAL_WORLD_SIZE", 1))):
             console.print(line)
         step = 0 if resume is None else read_state(resume).global_step
-        trainer.skipped.forget_after(step)
-        if "wandb" in arguments.report_to:
+        skipped.forget_after(step)
+        if "wandb" in trackers(arguments):
             keep_wandb_run(folder.path)
     state.wait_for_everyone()
 
@@ -109,7 +110,7 @@ def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
         write_report(folder.path, summary)
         folder.finish(summary)
         write_card(folder.path, folder.path)
-        for reason, count, path in trainer.skipped.by_reason():
+        for reason, count, path in skipped.by_reason():
             console.print(f"skipped {count} record(s): {reason}; listed in {path}")
         console.print(f"finished after {summary['steps']} steps: {folder.path}, see {REPORT_FILE} there")
     state.wait_for_everyone()
@@ -118,9 +119,9 @@ def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
 
 def _check_inputs(config: TrainConfig):
     """What can be told at once, before processes meet and models load. Raises DataError, ConfigError."""
-    check_sources(config.data_config)
+    check_sources(config.mixture)
     try:
-        check_model_name(config.model_name_or_path)
+        check_model_name(config.model)
     except NoModel as error:
         raise ConfigError(f"model_name_or_path: {error}") from None
     attention_implementation(config)
@@ -155,9 +156,14 @@ def _unpickling(resume: Path | None, arguments: SFTConfig):
 
 
 def _make_trainer(
-    config: TrainConfig, arguments: SFTConfig, mixture: Mixture, notes: WorkerNotes, stop: StopOnSignal
+    config: TrainConfig,
+    arguments: SFTConfig,
+    mixture: Mixture,
+    skipped: SkippedRecords,
+    notes: WorkerNotes,
+    stop: StopOnSignal,
 ) -> SwimTrainer:
-    model, processor = load_model(config, arguments.deepspeed is not None and arguments.bf16)
+    model, processor = load_model(config, arguments.deepspeed is not None and bool(arguments.bf16))
     if config.fuse_elementwise:
         fuse_elementwise(model)
     folder, supervision = Path(config.output_dir), model.config.attention_supervision
@@ -170,15 +176,15 @@ def _make_trainer(
         eval_dataset=_evaluated(config),
         processing_class=processor,
         peft_config=lora_config(config.lora, model),
-        skipped=SkippedRecords(folder, config.max_bad_fraction, mixture.hashes),
-        learning_rates=config.learning_rates,
+        skipped=skipped,
+        learning_rates=config.part_rates,
         data_timeout_s=config.dataloader_timeout_s,
     )
     trainer.add_callback(LogShortRuns())
     trainer.add_callback(SaveSettings(lambda path: write_reading(path, config.data_settings)))
     if config.lora is not None:  # an adapter's folder holds no model config
         trainer.add_callback(SaveSettings(lambda path: write_supervision(path, supervision)))
-    if "tensorboard" in arguments.report_to:
+    if "tensorboard" in trackers(arguments):
         trainer.remove_callback(TensorBoardCallback)
         trainer.add_callback(TensorBoard(folder / "tensorboard"))
     trainer.add_callback(stop)
@@ -291,7 +297,7 @@ def _announce(config: TrainConfig, trainer: SwimTrainer, mixture: Mixture, resum
     """What runs, in a few lines, before step 1."""
     console.print(mixture.describe(), markup=False, highlight=False)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    console.print(parts_table(model, trainer.args.learning_rate, config.learning_rates))
+    console.print(parts_table(model, trainer.args.learning_rate, config.part_rates))
     supervision, sharing = _supervision(trainer), parallelism_of(trainer.accelerator)
     console.print(
         f"{len(mixture.dataset):,} records, {sharing.processes} process(es), {sharing.name}, "

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -30,7 +31,7 @@ class StopOnSignal(TrainerCallback):
     def __init__(self):
         self.agreed = 0
         self._got = 0
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
         os.register_at_fork(after_in_child=self._forget)
 
     @contextmanager

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
@@ -48,7 +49,7 @@ def listed_classes_only(folder: Path, deepspeed: bool = False) -> Iterator[None]
     """
     for index in folder.rglob(_INDEX_FILE):  # torch.distributed reads it as a plain pickle
         _check_index(index)
-    allowed = _deepspeed_classes() if deepspeed else []
+    allowed: list[Any] = [*_deepspeed_classes()] if deepspeed else []
     before = os.environ.get(_FORCE)
     os.environ[_FORCE] = "1"
     try:
@@ -96,8 +97,8 @@ def _refusal(folder: Path, allowed: list[type], error: pickle.UnpicklingError) -
             continue
         if asked and path.name != "training_args.bin":  # which nothing here reads
             return _unlisted(path, ", ".join(sorted(asked)))
-    asked = re.search(r"GLOBAL (\S+)", str(error))
-    return _unlisted(folder, asked[1] if asked else str(error).splitlines()[0])
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    return _unlisted(folder, named[1] if named else str(error).splitlines()[0])
 
 
 def _unlisted(path: Path, asked: str) -> DataError:

@@ -119,6 +119,7 @@ class TensorBoard(TensorBoardCallback):
     def __init__(self, folder: Path):
         super().__init__()
         self.logging_dir = str(folder)
+        self._run_folder = folder.parent
 
     def on_train_begin(self, args, state, control, **kwargs):
         with self._writing():
@@ -126,9 +127,9 @@ class TensorBoard(TensorBoardCallback):
                 self.tb_writer = self._SummaryWriter(self.logging_dir, purge_step=state.global_step + 1)
             super().on_train_begin(args, state, control, **kwargs)
 
-    def on_log(self, args, state, control, **kwargs):
+    def on_log(self, args, state, control, logs=None, **kwargs):
         with self._writing():
-            super().on_log(args, state, control, **kwargs)
+            super().on_log(args, state, control, logs, **kwargs)
 
     def on_save(self, args, state, control, **kwargs):
         if self.tb_writer is not None:
@@ -140,7 +141,7 @@ class TensorBoard(TensorBoardCallback):
             super().on_train_end(args, state, control, **kwargs)
 
     def _writing(self):
-        return saving(Path(self.logging_dir).parent, "the curves for TensorBoard", _ROOM_FOR_CURVES)
+        return saving(self._run_folder, "the curves for TensorBoard", _ROOM_FOR_CURVES)
 
 
 def keep_wandb_run(folder: Path):

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from threading import Thread
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from torchvision.transforms.v2.functional import resize
 from swim.errors import DataError, Reason
 from swim.video.frames import frame_limit, sample_frames
 from swim.video.sources import FOLDER_FPS, describe_source, open_source
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,66 @@ class VisualBudget:
     max_pixels: int = 768 * 28 * 28
     total_pixels: int = int(128000 * 28 * 28 * 0.9)
     fps: float | None = None
+
+
+@dataclass(frozen=True)
+class ClipLimits:
+    """What one clip may take of a model's input.
+
+    budget: of its frames and pixels.
+    factor: what the sides of a resized frame are multiples of, in px (patch 14, merge 2).
+    max_tokens: most visual tokens, ceil(F / 2) * (h / factor) * (w / factor); None: any number. A clip that would have
+    more first shrinks, down to min_pixels, then has fewer frames.
+    """
+
+    budget: VisualBudget = VisualBudget()
+    factor: int = 28
+    max_tokens: int | None = None
+
+    def fitting_frames(self, frames: int, height: int, width: int) -> int:
+        """How many of `frames` frames of height x width px fit max_tokens, as small as the budget allows.
+
+        Raises DataError (TOO_LONG) where not even one temporal step fits.
+        """
+        if self.max_tokens is None:
+            return frames
+        least = self.tokens(1, self._smart_size(height, width, 0))
+        steps = self.max_tokens // least
+        if steps < 1:
+            raise _Misfit(
+                f"{least} visual tokens at least for a frame of {height} x {width}, {self.max_tokens} fit; raise "
+                "max_length or lower min_pixels",
+                reason=Reason.TOO_LONG,
+            )
+        return min(frames, FRAME_FACTOR * steps)
+
+    def frame_size(self, height: int, width: int, frames: int) -> tuple[int, int]:
+        """(h, w) in px of each of `frames` resized frames: by qwen-vl-utils' rule, the largest that is allowed.
+
+        Two frames share a step, so each may have total_pixels / frames * 2. With max_tokens a step's cells must fit too.
+        Example: ClipLimits().frame_size(720, 1280, 32) -> (560, 1008). Raises DataError for a shape thinner than 1 : 200.
+        """
+        most = min(self.budget.max_pixels, self.budget.total_pixels / frames * FRAME_FACTOR)
+        size = self._smart_size(height, width, most)
+        if self.max_tokens is not None and self.tokens(frames, size) > self.max_tokens:
+            cells = self.max_tokens // self.tokens(frames, (self.factor, self.factor))  # in each step
+            size = self._smart_size(height, width, cells * self.factor**2)
+        return size
+
+    def tokens(self, frames: int, size: tuple[int, int]) -> int:
+        """Visual tokens of `frames` frames of (h, w) px: one for each cell of each step of two frames."""
+        return -(-frames // FRAME_FACTOR) * (size[0] // self.factor) * (size[1] // self.factor)
+
+    def _smart_size(self, height: int, width: int, most: float) -> tuple[int, int]:
+        least = self.budget.min_pixels
+        try:
+            # qwen-vl-utils' 1.05: room for the rounding to whole cells
+            size = smart_resize(height, width, self.factor, least, max(most, int(least * 1.05)))
+        except ValueError as error:
+            raise _Misfit(f"frame of {height} x {width} pixels: {error}", reason=Reason.UNREADABLE) from None
+        if 0 in size:
+            raise _Misfit(f"frame of {height} x {width} pixels: too thin for max_pixels", reason=Reason.UNREADABLE)
+        return size
 
 
 @dataclass(frozen=True)
@@ -51,22 +115,19 @@ class Clip:
 
 def read_clip(
     source,
-    budget: VisualBudget,
+    limits: ClipLimits = ClipLimits(),
     annotated: Sequence[int] = (),
-    factor: int = 28,
     *,
     folder_fps: float = FOLDER_FPS,
-    max_tokens: int | None = None,
     time_limit_s: float = 60.0,
 ) -> Clip:
     """Samples, decodes and resizes the frames of a source; an image is a clip of one frame.
 
     source: the path of a video, of an image or of a folder of frames (sorted as people count); the http(s) URL or base64
     data URI of a video or image; a PIL image; an array or tensor uint8[H, W, 3], uint8[F, H, W, 3] or [F, 3, H, W]; a
-    list of frames, each a path, URL, PIL image or array. annotated: frame numbers to keep (training only: elsewhere they
-    would tell where the object is). factor: what the sides of a resized frame are multiples of. folder_fps: the rate of
-    folders, lists and arrays, which carry none. max_tokens: most visual tokens of the clip, ceil(F / 2) * (h / factor) *
-    (w / factor): where it would have more, first its frames shrink, down to min_pixels, then they become fewer.
+    list of frames, each a path, URL, PIL image or array.
+    annotated: frame numbers to keep (training only: elsewhere they would tell where the object is).
+    folder_fps: the rate of folders, lists and arrays, which carry none.
     time_limit_s: for everything together.
 
     Raises DataError naming the source, by reason: MISSING, UNREADABLE (broken, cut off, no picture in it), TIMEOUT,
@@ -76,9 +137,9 @@ def read_clip(
     def read() -> Clip:
         end = time.monotonic() + time_limit_s
         with open_source(source, folder_fps, time_limit_s) as opened:
-            numbers = sample_frames(opened.total, _frame_count(opened, budget, max_tokens, factor), annotated)
-            frames, shape = _resized(opened.frames(numbers), numbers, budget, max_tokens, factor, end)
-            return Clip(frames, numbers, opened.total, opened.fps, *shape)
+            numbers = sample_frames(opened.total, _frame_count(opened, limits), annotated)
+            frames, height, width = _resized(opened.frames(numbers), numbers, limits, end)
+            return Clip(frames, numbers, opened.total, opened.fps, height, width)
 
     return _within(time_limit_s, source, read)
 
@@ -97,11 +158,9 @@ class Header:
 
 def read_header(
     source,
-    budget: VisualBudget,
-    factor: int = 28,
+    limits: ClipLimits = ClipLimits(),
     *,
     folder_fps: float = FOLDER_FPS,
-    max_tokens: int | None = None,
     time_limit_s: float = 60.0,
 ) -> Header:
     """The source's header, from its index and first frame. Arguments and errors are those of `read_clip`."""
@@ -110,8 +169,8 @@ def read_header(
         with open_source(source, folder_fps, time_limit_s) as opened:
             _, frame = next(opened.frames([0]))
             height, width = frame.shape[:2]
-            count = _frame_count(opened, budget, max_tokens, factor)
-            tokens = _tokens(count, frame_size(height, width, count, budget, max_tokens, factor), factor)
+            count = _frame_count(opened, limits)
+            tokens = limits.tokens(count, limits.frame_size(height, width, count))
             return Header(opened.total, opened.fps, height, width, tokens)
 
     return _within(time_limit_s, source, read)
@@ -121,13 +180,13 @@ class _Misfit(DataError):
     """Frames that do not fit the budget or each other; the source's name is still to be added."""
 
 
-def _within(limit_s: float, source, work: Callable):
+def _within(limit_s: float, source, work: Callable[[], Result]) -> Result:
     """The result of `work` on a source. Raises DataError naming the source: what `work` raises, or TIMEOUT.
 
     Nothing can interrupt a C library that waits for a file or is caught in a loop. So it runs in a thread of its own, and
-    one that is late is left behind: a daemon, which does not keep the process from ending.
+    one that is late is abandoned: a daemon, which does not keep the process from ending.
     """
-    result = Future()
+    result: Future[Result] = Future()
 
     def run():
         try:
@@ -147,95 +206,41 @@ def _within(limit_s: float, source, work: Callable):
         raise DataError(f"{describe_source(source)}: {error}", reason=error.reason) from None
 
 
+def _frame_count(opened, limits: ClipLimits) -> int:
+    """How many frames of an open source the limits allow."""
+    count = frame_limit(opened.total, opened.fps, limits.budget.max_frames, limits.budget.fps)
+    if limits.max_tokens is None:  # then the size, which may cost a decoded picture, is not needed
+        return count
+    return limits.fitting_frames(count, opened.height, opened.width)
+
+
 def _resized(
-    frames: Iterator[tuple[int, np.ndarray]],
-    numbers: list[int],
-    budget: VisualBudget,
-    max_tokens: int | None,
-    factor: int,
-    end: float,
-) -> tuple[torch.Tensor, tuple[int, int]]:
+    frames: Iterator[tuple[int, np.ndarray]], numbers: list[int], limits: ClipLimits, end: float
+) -> tuple[torch.Tensor, int, int]:
     """(uint8[F, 3, h, w] in the order of `numbers`, height and width in the file).
 
     One after the other, so that frames of the file's size never lie in memory together. After `end` (monotonic seconds)
-    it stops by itself, for nobody waits any more.
+    it stops by itself: nothing waits for it any more.
     """
-    resized, shape = None, None
+    first = next(frames)
+    height, width = first[1].shape[:2]
+    size = limits.frame_size(height, width, len(numbers))
+    resized = torch.empty(len(numbers), 3, *size, dtype=torch.uint8)
     place = {number: place for place, number in enumerate(numbers)}
-    for number, frame in frames:
-        if resized is None:
-            shape = frame.shape[:2]
-            size = frame_size(*shape, len(numbers), budget, max_tokens, factor)
-            resized = torch.empty(len(numbers), 3, *size, dtype=torch.uint8)
-        elif frame.shape[:2] != shape:
-            found = " and ".join(f"{height} x {width}" for height, width in (shape, frame.shape[:2]))
+    for number, frame in chain([first], frames):
+        if frame.shape[:2] != (height, width):
+            found = f"{height} x {width} and {frame.shape[0]} x {frame.shape[1]}"
             raise _Misfit(f"frames of different sizes, {found} (number {number})", reason=Reason.UNREADABLE)
         if time.monotonic() > end:
             raise TimeoutError
-        resized[place[number]] = resize_frame(frame, resized.shape[2:])
-    return resized, shape
-
-
-def _frame_count(opened, budget: VisualBudget, max_tokens: int | None, factor: int) -> int:
-    """How many frames of an open source the budget and max_tokens allow."""
-    count = frame_limit(opened.total, opened.fps, budget.max_frames, budget.fps)
-    if max_tokens is None:
-        return count
-    return fit_frames(count, opened.height, opened.width, budget, max_tokens, factor)
-
-
-def fit_frames(frames: int, height: int, width: int, budget: VisualBudget, max_tokens: int, factor: int = 28) -> int:
-    """How many of `frames` frames of height x width px fit max_tokens, as small as the budget allows.
-
-    Raises DataError (TOO_LONG) where not even one temporal step fits.
-    """
-    least = _tokens(1, _smart_size(height, width, budget, 0, factor), factor)
-    steps = max_tokens // least
-    if steps < 1:
-        raise _Misfit(
-            f"{least} visual tokens at least for a frame of {height} x {width}, {max_tokens} fit; raise max_length or "
-            "lower min_pixels",
-            reason=Reason.TOO_LONG,
-        )
-    return min(frames, FRAME_FACTOR * steps)
-
-
-def frame_size(
-    height: int, width: int, frames: int, budget: VisualBudget, max_tokens: int | None = None, factor: int = 28
-) -> tuple[int, int]:
-    """(h, w) in px of each of `frames` resized frames: by qwen-vl-utils' rule, the largest that the budget allows.
-
-    Two frames share a step, so each may have total_pixels / frames * 2. With max_tokens a step's cells must fit too.
-    Example: frame_size(720, 1280, 32, VisualBudget()) -> (560, 1008). Raises DataError for a shape thinner than 1 : 200.
-    """
-    most = min(budget.max_pixels, budget.total_pixels / frames * FRAME_FACTOR)
-    size = _smart_size(height, width, budget, most, factor)
-    if max_tokens is not None and _tokens(frames, size, factor) > max_tokens:
-        cells = max_tokens // _tokens(frames, (factor, factor), factor)  # in each step
-        size = _smart_size(height, width, budget, cells * factor**2, factor)
-    return size
-
-
-def _smart_size(height: int, width: int, budget: VisualBudget, most: float, factor: int) -> tuple[int, int]:
-    most = max(most, int(budget.min_pixels * 1.05))  # qwen-vl-utils': room for the rounding to whole cells
-    try:
-        size = smart_resize(height, width, factor, budget.min_pixels, most)
-    except ValueError as error:
-        raise _Misfit(f"frame of {height} x {width} pixels: {error}", reason=Reason.UNREADABLE) from None
-    if 0 in size:
-        raise _Misfit(f"frame of {height} x {width} pixels: too thin for max_pixels", reason=Reason.UNREADABLE)
-    return size
-
-
-def _tokens(frames: int, size: tuple[int, int], factor: int) -> int:
-    """Visual tokens of `frames` frames of this size: one for each cell of each step of two frames."""
-    return -(-frames // FRAME_FACTOR) * (size[0] // factor) * (size[1] // factor)
+        resized[place[number]] = resize_frame(frame, size)
+    return resized, height, width
 
 
 def resize_frame(frame: np.ndarray, size: Sequence[int]) -> torch.Tensor:
     """uint8[3, h, w] of uint8[H, W, 3]: bicubic with antialiasing, as qwen-vl-utils resizes."""
-    frame = torch.from_numpy(np.require(frame, requirements="CW")).permute(2, 0, 1)
-    if frame.shape[1:] == torch.Size(size):
-        return frame
+    pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)
+    if pixels.shape[1:] == torch.Size(size):
+        return pixels
     # bytes with the channels last are what torchvision resizes fastest
-    return resize(frame[None], list(size), InterpolationMode.BICUBIC, antialias=True)[0]
+    return resize(pixels[None], list(size), InterpolationMode.BICUBIC, antialias=True)[0]

@@ -61,6 +61,8 @@ class VideoFile:
 
     def __init__(self, path: Path, name: str | None = None):
         self.path, self.name = path, name or str(path)
+        self._keys: list[int] = []
+        self._timestamps: list[int] | None = None  # None: they tell nothing, frames are counted
         with self._naming():
             self._open()
             try:
@@ -84,7 +86,8 @@ class VideoFile:
         Little more than these is decoded. Raises DataError (UNREADABLE) where a frame would be damaged or is missing.
         """
         with self._naming():
-            for number, frame in self._counted(numbers) if self._timestamps is None else self._sought(numbers):
+            times = self._timestamps
+            for number, frame in self._counted(numbers) if times is None else self._sought(numbers, times):
                 pixels = frame.to_ndarray(format="rgb24")
                 yield number, np.rot90(pixels, frame.rotation // 90)  # the player turns phone videos so, and decord too
 
@@ -115,11 +118,13 @@ class VideoFile:
 
     def _read_index(self):
         """Finds the timestamps of frames and key frames in the packets: nothing is decoded."""
-        timestamps, keys, ends_s = [], [], [0.0]
+        timestamps: list[int | None] = []
+        keys: list[int | None] = []
+        ends_s = [0.0]
         for packet in self._container.demux():  # sound too: the longest stream tells whether the file is whole
             if not packet.size:
                 continue
-            if packet.pts is not None:
+            if packet.pts is not None and packet.time_base is not None:
                 ends_s.append(float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream_index != self._stream.index:
                 continue
@@ -131,14 +136,14 @@ class VideoFile:
                 timestamps.append(packet.pts)
         self._refuse_a_cut_file(max(ends_s))
         unordered = self._container.format.name == "avi"  # it has no place for the order in which frames are shown
-        if unordered or None in timestamps or len(set(timestamps)) < len(timestamps):  # then count the decoded frames
-            self._timestamps = None
+        times = [time for time in timestamps if time is not None]
+        if unordered or len(set(times)) < len(timestamps):  # some are missing or doubled: count the decoded frames
             self.total = sum(1 for _ in self._counted(None))
         else:
-            self._keys = sorted(keys)
-            self._timestamps = sorted(time for time in timestamps if time >= keys[0])
+            self._keys = sorted(key for key in keys if key is not None)
+            self._timestamps = sorted(time for time in times if time >= self._keys[0])
             self.total = len(self._timestamps)
-            if timestamps == sorted(timestamps) and self._may_reorder():
+            if times == sorted(times) and self._may_reorder():
                 self._count_if_times_run_backwards()
         if not self.total:
             raise ValueError("it has no frame")
@@ -166,7 +171,7 @@ class VideoFile:
 
     def _mean_rate(self) -> float:
         """Frames a second by the timestamps: of variable rates headers often tell another one."""
-        if self._timestamps is None or self.total == 1:
+        if self._timestamps is None or self.total == 1 or self._stream.time_base is None:
             return float(self._stream.average_rate or self._stream.guessed_rate or 1)
         return float((self.total - 1) / ((self._timestamps[-1] - self._timestamps[0]) * self._stream.time_base))
 
@@ -179,54 +184,54 @@ class VideoFile:
             _refuse_damage(frame)
             if wanted is None or number in wanted:
                 yield number, frame
-            if wanted is not None and number >= numbers[-1]:
+            if wanted is not None and number >= max(wanted):
                 return
 
-    def _sought(self, numbers: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _sought(self, numbers: list[int], timestamps: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """The frames with these numbers, each decoded from the key frame before it.
 
         Not every key frame starts afresh: what is not found in this way, whole, is looked for from the file's start.
         """
-        number_of = {self._timestamps[number]: number for number in numbers}
+        number_of = {timestamps[number]: number for number in numbers}
         missing = set(number_of)
         sought = number_of if self._container.format.name in _SEEKABLE else {}
         for key, times in groupby(sought, lambda time: self._keys[bisect_right(self._keys, time) - 1]):
             try:
                 self._container.seek(key, stream=self._stream)
-                for frame in self._forward(key, set(times)):
-                    missing.discard(frame.pts)
-                    yield number_of[frame.pts], frame
+                for time, frame in self._forward(key, set(times)):
+                    missing.discard(time)
+                    yield number_of[time], frame
             except (av.FFmpegError, ValueError):
                 pass
         if missing:
             self.close()
             self._open()
-            for frame in self._forward(self._keys[0], set(missing)):
-                missing.discard(frame.pts)
-                yield number_of[frame.pts], frame
+            for time, frame in self._forward(self._keys[0], set(missing)):
+                missing.discard(time)
+                yield number_of[time], frame
         if missing:
             raise ValueError(f"frame {number_of[min(missing)]} is missing from it")
 
-    def _forward(self, key: int, wanted: set[int]) -> Iterator[av.VideoFrame]:
-        """The frames with the wanted timestamps, decoded from the key frame with timestamp `key` on."""
+    def _forward(self, key: int, wanted: set[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(timestamp, frame) for the wanted timestamps, decoded from the key frame with timestamp `key` on."""
         codec, started = self._stream.codec_context, False
         may_skip = codec.name == "h264"  # only there "not for reference" is a promise that no other frame needs it
         for packet in self._container.demux(self._stream):
             if not started and packet.size:
                 if not packet.is_keyframe:
                     continue
-                if packet.pts > key:
+                if packet.pts is None or packet.pts > key:
                     return
                 started = True
             if may_skip:
                 codec.skip_frame = "NONREF" if packet.size and packet.pts not in wanted else "DEFAULT"
             for frame in codec.decode(packet if packet.size else None):
-                if frame.pts < key:  # of the group before: it lacks what it refers to
+                if frame.pts is None or frame.pts < key:  # of the group before: it lacks what it refers to
                     continue
                 _refuse_damage(frame)
                 if frame.pts in wanted:
                     wanted.discard(frame.pts)
-                    yield frame
+                    yield frame.pts, frame
             if not wanted:
                 return
 

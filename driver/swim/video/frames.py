@@ -1,5 +1,7 @@
 """Which frames of a video the model sees."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -14,16 +16,15 @@ def frame_limit(total: int, fps: float, max_frames: int, max_fps: float | None =
     return limit if max_fps is None else min(limit, max(2, round(total / fps * max_fps)))
 
 
-def sample_frames(total: int, max_frames: int, annotated: list[int] = ()) -> list[int]:
+def sample_frames(total: int, max_frames: int, annotated: Sequence[int] = ()) -> list[int]:
     """Frame numbers, sorted, at most `max_frames` of 0 to `total` - 1: annotated ones first, the rest uniform.
 
     A uniform choice of n among m takes the middles of n equal parts. More annotated frames than places are thinned
     uniformly themselves; those past the end are dropped.
     Examples: sample_frames(10, 2) -> [2, 7];  sample_frames(10, 3, [0, 9]) -> [0, 5, 9].
     """
-    annotated = sorted({number for number in annotated if 0 <= number < total})
-    kept = _spread(annotated, max_frames)
-    excluded = set(annotated)
+    excluded = {number for number in annotated if 0 <= number < total}
+    kept = _spread(sorted(excluded), max_frames)
     others = [number for number in range(total) if number not in excluded]
     return sorted(kept + _spread(others, max_frames - len(kept)))
 

@@ -14,7 +14,7 @@ class PatchingVideoProcessor(Qwen2VLVideoProcessor):
     the whole data path at the paper's size, driver/benchmarks/data_throughput.py has the numbers.
     """
 
-    def _preprocess(self, videos: list[torch.Tensor], **settings) -> BatchFeature:
+    def _preprocess(self, videos: list[torch.Tensor], **settings) -> BatchFeature:  # type: ignore[override]  # by name
         sized = not settings["do_resize"] and all(video.dtype == torch.uint8 for video in videos)
         if not (sized and settings["do_rescale"] and settings["do_normalize"]):
             return super()._preprocess(videos, **settings)

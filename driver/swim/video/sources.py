@@ -13,7 +13,7 @@ import re
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +69,7 @@ class Pictures:
     items: paths, URLs, data URIs, PIL images, arrays or tensors uint8[H, W, 3]. total, fps, height, width: as there.
     """
 
-    def __init__(self, items: list, name: str, fps: float, limit_s: float):
+    def __init__(self, items: Sequence | np.ndarray, name: str, fps: float, limit_s: float):
         if not len(items):
             raise DataError(f"no image in {name}", reason=Reason.MISSING)
         self.items, self.name, self.total, self.fps, self._limit_s = items, name, len(items), fps, limit_s
@@ -122,7 +122,7 @@ class Animation:
         self.name, self._path = name, path
         with self._opened() as image:
             self._first = int(bool(image.info.get("default_image")))  # what a PNG shows where nothing moves
-            self.total = image.n_frames - self._first
+            self.total = getattr(image, "n_frames", 1) - self._first
             self.width, self.height = image.size
             self.fps = self.total / (sum(map(_duration_s, self._walk(image))) or self.total / FOLDER_FPS)
 
@@ -217,7 +217,7 @@ def local_file(source: str | Path, limit_s: float) -> Iterator[Path]:
         os.stat(path)
     except (OSError, ValueError) as error:  # also a name that is too long, or in a folder that may not be read
         if Reason.of(error, Reason.MISSING) == Reason.NOT_READ:
-            raise DataError(f"{path}: {error.strerror}", reason=Reason.NOT_READ) from None
+            raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}", reason=Reason.NOT_READ) from None
         raise DataError(f"no such video or image: {path}", reason=Reason.MISSING) from None
     yield path
 

@@ -16,14 +16,14 @@ from swim.reply_cache import ReplyCache
 
 def answer_questions(
     options: argparse.Namespace, file: ItemFile, questions: list[Question], prompt: str
-) -> AnswerStore:
+) -> AnswerStore[str]:
     """Answers what the store in `--output` does not hold yet; every process of a launch takes its share and waits for
     the others. prompt: how an item becomes a question, for settings.json.
 
     Raises ValueError when `--output` holds another evaluation, swim.llm.ServiceRefuses when the server gives up.
     """
     state, settings = processes(), data_settings(options)
-    store = AnswerStore(options.output, inference_settings(options, settings, file, prompt), state.process_index)
+    store = AnswerStore[str](options.output, inference_settings(options, settings, file, prompt), state.process_index)
     if options.backend == "local":
         answer_locally(
             questions, options.model, settings, store, options.batch_size, options.max_new_tokens, options.workers

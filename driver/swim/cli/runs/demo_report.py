@@ -83,7 +83,7 @@ def _train_and_report(config: TrainConfig):
 
     inputs = make_demo_inputs(config.demo)
     held_out = read_held_out(inputs.held_out_json, config.data_settings)
-    models = {"before": Path(config.model_name_or_path), "text only": control_folder, "after": folder}
+    models = {"before": Path(config.model), "text only": control_folder, "after": folder}
     scores = {name: evaluate(path, held_out, config.data_settings) for name, path in models.items()}
     pictured = _pictured(held_out)
     maps = {name: score.maps for name, score in scores.items()}

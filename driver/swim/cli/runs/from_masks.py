@@ -28,7 +28,7 @@ from swim.errors import DataError
 from swim.files import write_atomically
 from swim.llm import Asker, ServiceRefuses
 from swim.reply_cache import ReplyCache
-from swim.video.clip import VisualBudget, read_header
+from swim.video.clip import read_header
 
 
 def _phrases(options: argparse.Namespace) -> dict[str, str]:
@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError("give either phrases (--phrase, --phrases) or a --model that writes them")
     video = Path(options.video)
     root = Path(options.video_root) if options.video_root else video.parent
-    header = read_header(video, VisualBudget())
+    header = read_header(video)
     facts = VideoFacts(header.total, header.height, header.width)
     masks = read_masks(Path(options.masks), facts, options.frame_step)
     if phrases:

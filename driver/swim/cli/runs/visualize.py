@@ -36,7 +36,7 @@ def asked_record(options: argparse.Namespace) -> Record:
         if options.prompt is not None:
             raise ValueError("--prompt needs --video or --image")
         path = make_demo_inputs(load_config(DEMO_CONFIG).demo).held_out_json
-        return _recorded(path, path.parent, "0")
+        return _recorded(path, DataRoot(path.parent), "0")
     if options.records is not None:
         path = Path(options.records)
         return _recorded(path, root_of(options, path), options.record)
