@@ -47,7 +47,7 @@ def test_every_command_exists(page):
 
 
 def test_the_reference_is_up_to_date():
-    assert REFERENCE.read_text() == reference(), "python tests/test_docs.py writes it anew"
+    assert REFERENCE.read_text() == reference(), "python -m tests.test_docs writes it anew"
 
 
 def test_the_readme_is_short():

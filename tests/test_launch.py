@@ -27,7 +27,7 @@ def test_an_error_of_the_processes_is_followed_by_one_line(tmp_path):
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line]
     assert f"error: {tmp_path}/no.yaml: no such data config" in "\n".join(lines)
-    assert lines[-1].startswith("error: process ") and lines[-1].endswith("status 1; its own error stands above")
+    assert lines[-1].startswith("error: process ") and lines[-1].endswith("status 1; see its own error above")
     assert "Traceback" not in done.stderr and "FAILED" not in done.stderr and "elastic" not in done.stderr
 
 

@@ -63,7 +63,7 @@ def test_a_dead_process_of_another_machine_is_taken_over_from_after_a_while(tmp_
     claim_of_another_machine(tmp_path)
     with alone_in(tmp_path):
         assert "node-17" not in (tmp_path / LOCK_FILE).read_text()
-    assert f"was claimed by process {os.getpid()} on node-17: watching it for a sign of life" in capsys.readouterr().err
+    assert f"was claimed by process {os.getpid()} on node-17: waiting 1 s to see whether" in capsys.readouterr().err
 
 
 def test_a_live_process_of_another_machine_is_not(tmp_path, monkeypatch):

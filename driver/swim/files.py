@@ -84,7 +84,7 @@ def check_file(path: Path):
 
 
 def cannot_read(path: Path, error: OSError, step: str, missing: str = "no such file") -> DataError:
-    """What is said of a file that the system does not give. step: what the user should do when the path is wrong, for
+    """The error for a file that cannot be read. step: what the user should do when the path is wrong, for
     example "fix --questions". missing: what is said, before that step, where there is none."""
     if isinstance(error, FileNotFoundError):
         return DataError(f"{missing}; {step}", str(path), Reason.MISSING)

@@ -41,7 +41,7 @@ def _told(error: ChildFailedError) -> int:
         sys.stderr.write(f"\nerror: {who} was killed by {failure.signal_name()}{hint}\n")
         return 128 - failure.exitcode
     if failure.exitcode not in _STOPPED:
-        sys.stderr.write(f"\nerror: {who} ended with status {failure.exitcode}; its own error stands above\n")
+        sys.stderr.write(f"\nerror: {who} ended with status {failure.exitcode}; see its own error above\n")
     return failure.exitcode
 
 

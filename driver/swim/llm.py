@@ -56,7 +56,7 @@ _TOO_MUCH = ("too large", "too long", "maximum context", "context length", "exce
 
 
 class AskFailed(Exception):
-    """One question has no answer after every attempt; `str(error)` says why. The others go on."""
+    """One question has no answer after every attempt; `str(error)` says why. The other questions continue."""
 
 
 class ServiceRefuses(Exception):
@@ -159,7 +159,7 @@ class Asker:
         try:
             json.dumps(messages, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise AskFailed("the question holds half a character (a lone surrogate); mend its text") from None
+            raise AskFailed("the question holds half a character (a lone surrogate); fix its text") from None
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(endpoint.attempts),
             wait=_Backoff(endpoint.backoff_s),

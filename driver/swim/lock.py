@@ -34,7 +34,8 @@ def hold(folder: str | Path) -> SoftFileLease:
     if not lease.is_locked and owner is not None and owner.hostname != socket.gethostname():
         patience += LEASE_S
         print(
-            f"{folder} was claimed by {_name(owner)}: watching it for a sign of life, {LEASE_S:.0f} s", file=sys.stderr
+            f"{folder} was claimed by {_name(owner)}: waiting {LEASE_S:.0f} s to see whether it is still alive",
+            file=sys.stderr,
         )
     try:
         lease.acquire(timeout=patience)
@@ -60,8 +61,8 @@ def _name(owner) -> str:
 def _refusal(folder: Path, owner) -> str:
     who = "another process" if owner is None else _name(owner)
     return (
-        f"{folder} is in use by {who}: what two processes write there would be lost. Wait until it ends, or end it and "
-        f"give the same command again, or choose another folder. If that process is none of ours, remove {folder / LOCK_FILE}"
+        f"{folder} is in use by {who}: two processes would overwrite each other's files there. Wait until it ends, or end it and "
+        f"rerun this command, or choose another folder. If that process is not a swim command, remove {folder / LOCK_FILE}"
     )
 
 

@@ -39,7 +39,7 @@ def _instead(folder: Path) -> str:
     if checkpoints:
         last = max(checkpoints, key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
         return (
-            f"the folder of a run that has not finished; its last checkpoint is {last}: name that, or let the same "
-            "training command go on to the end"
+            f"the folder of a run that has not finished; its last checkpoint is {last}: name that, or rerun the "
+            "training command to finish the run"
         )
     return "no config.json in this folder, so it is no model's; expected a checkpoint or an adapter"

@@ -198,7 +198,7 @@ def test_what_the_disk_does_not_give_is_not_listed_and_tried_anew(replace_video,
     assert (report["bad"], report["not_read"]) == (0, 1)
     assert report["by_reason"] == {"the disk or the network does not answer": 1}
     assert (tmp_path / "out" / "skip_list.jsonl").read_text() == ""
-    assert "1 records were not read, and are not listed: give the same command again" in capsys.readouterr().out
+    assert "1 records could not be read, and are not listed: rerun the same command" in capsys.readouterr().out
     (tmp_path / "odd.mp4").unlink()
     (tmp_path / "odd.mp4").symlink_to(clips.data_root / json.loads(clips.train_json.read_text())[3]["video"])
     assert main(command) == 0

@@ -37,7 +37,7 @@ def refusal(configure, **given) -> str:
 @pytest.mark.parametrize("name", arguments.OTHER_NAMES)
 def test_what_other_trainers_call_it_is_answered_with_the_name_here(configure, name):
     message = refusal(configure, **{name: 1})
-    assert message == f"--unknown key {name!r}; {arguments.OTHER_NAMES[name]}"
+    assert message == f"command line: unknown key {name!r}; {arguments.OTHER_NAMES[name]}"
 
 
 def test_hints_name_keys_that_exist_and_are_no_keys_themselves():
@@ -90,7 +90,7 @@ def test_saying_that_answers_alone_are_learnt_is_accepted(configure):
 
 @pytest.mark.parametrize("given", [{"train_sampling_strategy": "group_by_length"}, {"optim": "galore_adamw"}])
 def test_values_that_end_in_tracebacks_elsewhere_are_refused(configure, given):
-    assert "is not to be had" in refusal(configure, **given)
+    assert "is not available" in refusal(configure, **given)
 
 
 @pytest.mark.parametrize("name", ["eval_strategy", "load_best_model_at_end"])

@@ -31,7 +31,7 @@ def test_an_override_keeps_its_neighbours(tmp_path):
     ("text", "overrides", "message"),
     [
         ("output_dir: o\nlerning_rate: 1\n", [], "unknown key 'lerning_rate'; did you mean 'learning_rate'"),
-        ("output_dir: o\n", ["--max_step", "3"], "^--unknown key 'max_step'; did you mean 'max_steps'"),
+        ("output_dir: o\n", ["--max_step", "3"], "^command line: unknown key 'max_step'; did you mean 'max_steps'"),
         ("output_dir: o\nlora: {dropuot: 3}\n", [], "config.yaml: lora.dropuot: unknown key; did you mean 'dropout'"),
         ("output_dir: o\ndemo: {train_clip: 3}\n", [], "demo.train_clip: unknown key; did you mean 'train_clips'"),
         ("output_dir: o\n", ["--max_frames", "0"], "^--max_frames: Input should be greater"),

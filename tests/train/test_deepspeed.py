@@ -1,5 +1,6 @@
 """Real DeepSpeed on two CPU processes. The first run on a machine compiles DeepSpeed's operators: minutes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -78,6 +79,19 @@ def test_masks_keep_their_precision_under_bf16(configure):
     command = [sys.executable, "-c", PREPARED, str(DEMO_YAML), *flags_of(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.stdout.splitlines()[-1] == "torch.bfloat16 torch.float32 True", done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(("offloaded", "adam"), [("offload_param", "AdamW"), ("offload_optimizer", "DeepSpeedCPUAdam")])
+def test_only_an_offloaded_optimizer_is_deepspeeds_own(configure, tmp_path, offloaded, adam):
+    """It was chosen for offloaded weights too, and on a GPU it asserts that its states lie in host memory."""
+    settings = json.loads(Path(SHARING["ZeRO-3"]["deepspeed"]).read_text())
+    settings["zero_optimization"][offloaded] = {"device": "cpu"}
+    path = tmp_path / "offload.json"
+    path.write_text(json.dumps(settings))
+    script = f"{PREPARED}print(type(trainer.create_optimizer()).__name__)"
+    command = [sys.executable, "-c", script, str(DEMO_YAML), *flags_of(configure(deepspeed=path))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.stdout.splitlines()[-1:] == [adam], done.stderr[-3000:]
 
 
 def check_consolidation(run: Path, expected: dict):

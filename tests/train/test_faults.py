@@ -259,7 +259,7 @@ def test_only_a_full_disk_is_called_one(tmp_path):
     quota = raised_while_saving(tmp_path, OSError(errno.EDQUOT, "Disk quota exceeded", "a.pt"))
     assert "the disk quota is used up" in quota and "Make room" in quota and "disk is full" not in quota
     denied = raised_while_saving(tmp_path, OSError(errno.EACCES, "Permission denied", "a.pt"))
-    assert "Permission denied: 'a.pt'. Mend that (" in denied and "disk is full" not in denied
+    assert "Permission denied: 'a.pt'. Fix that (" in denied and "disk is full" not in denied
     writer = RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
     assert "unexpected pos" in (told := raised_while_saving(tmp_path, writer)) and "disk is full" not in told
     assert "the disk is full" in raised_while_saving(tmp_path, writer, needed_bytes=10**18)
@@ -297,8 +297,8 @@ def test_the_memory_of_host_and_gpu_is_compared_with_what_is_needed():
     )
     assert memory_warnings(needs, 96 * gigabyte, 4 * gigabyte, processes=8) == []
     (host,) = memory_warnings(needs, 96 * gigabyte - 1, 4 * gigabyte, processes=8)
-    assert host == "warning: memory will not do: 96.00 GB are needed without activations"
+    assert host == "warning: not enough memory: 96.00 GB needed, without activations"
     (gpu,) = memory_warnings(needs, 96 * gigabyte, 4 * gigabyte - 1, processes=8)
-    assert "the GPU's memory will not do: 4.00 GB are needed" in gpu
+    assert "not enough GPU memory: 4.00 GB needed" in gpu
     (alone,) = memory_warnings(needs, 16 * gigabyte - 1, None, processes=1)
-    assert "memory will not do: 16.00 GB" in alone
+    assert "not enough memory: 16.00 GB" in alone

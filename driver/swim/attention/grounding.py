@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 import torch
 
@@ -59,8 +60,17 @@ def _average_precision(maps: torch.Tensor, on_object: torch.Tensor) -> torch.Ten
     return (precision * on_object).sum(-1) / on_object.sum(-1)
 
 
+class Grounding(TypedDict):
+    """Scores of the nouns of one kind, see `ground`. chance and maps are missing where no pair is scored."""
+
+    pairs: int
+    left_out: int
+    chance: NotRequired[float]
+    maps: NotRequired[dict[str, dict]]
+
+
 @torch.no_grad()
-def ground(model, collator: SwimCollator, sample: Sample, layers: Sequence[int] | None = None) -> dict[str, dict]:
+def ground(model, collator: SwimCollator, sample: Sample, layers: Sequence[int] | None = None) -> dict[str, Grounding]:
     """Scores of one annotated sample, for nouns of the "question" and of the "answer" apart; JSON-ready.
 
     Each: pairs, the scored (noun token, annotated step) pairs; left_out, those whose mask covers no cell by 10 %;
@@ -90,7 +100,7 @@ def ground(model, collator: SwimCollator, sample: Sample, layers: Sequence[int] 
     result = {}
     for kind, chosen in (("question", ~answer), ("answer", answer)):
         pairs = scored & chosen
-        summary = {"pairs": int(pairs.sum()), "left_out": int((counted & ~scored & chosen).sum())}
+        summary: Grounding = {"pairs": int(pairs.sum()), "left_out": int((counted & ~scored & chosen).sum())}
         if summary["pairs"]:
             summary["chance"] = float(on_object[pairs].float().mean())
             summary["maps"] = dict(zip(names, _means(score_maps(maps[:, pairs], on_object[pairs]))))
@@ -136,8 +146,8 @@ def score_grounding(model, collator: SwimCollator, samples: list[Sample], batch_
     scored = total["scored"]
     if not scored:
         raise ValueError(f"no (token, step) pair to score in {len(samples)} samples; are they annotated?")
-    shares = [total[name] / scored for name in ("points", "inside", "covered")]
-    return GroundingScores(*shares, int(scored), int(total["left_out"]))
+    pointing, inside, chance = (total[name] / scored for name in ("points", "inside", "covered"))
+    return GroundingScores(pointing, inside, chance, int(scored), int(total["left_out"]))
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ def extract(
     places = sorted({place for start, end in spans for place in range(start, end)})
     row = {place: number for number, place in enumerate(places)}
     inputs = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in inputs.items()}
-    log_maps, _ = log_attention_maps(model, torch.tensor([places]), layers, **inputs)
+    log_maps, _ = log_attention_maps(model, torch.tensor([places]), None if layers is None else list(layers), **inputs)
     maps = log_maps[0].exp()
     return torch.stack([maps[row[start] : row[end - 1] + 1].mean(0) for start, end in spans]).cpu()
 
@@ -128,8 +128,8 @@ def read_words(
             raise ValueError(f"the phrase {phrase!r} stands neither in the question nor in the answer {text!r}")
         words += [Word(phrase, "phrase", *_tokens_of(span, ends, start), at=span[0] - blank) for span in found]
     if every_word:
-        places = [(match.group(), match.span()) for match in _WORD.finditer(text)]
-        words += [Word(word, "answer", *_tokens_of(span, ends, start), at=span[0] - blank) for word, span in places]
+        spoken = [(match.group(), match.span()) for match in _WORD.finditer(text)]
+        words += [Word(word, "answer", *_tokens_of(span, ends, start), at=span[0] - blank) for word, span in spoken]
     inputs = _with_answer(inputs, answer_tokens)
     inputs["position_ids"] = collator.positions(inputs)
     inputs.pop("second_per_grid_ts", None)

@@ -44,8 +44,8 @@ def write_overlay(path: str | Path, sample: Sample, rows: list[Row], scale: Scal
 def blend(frame: np.ndarray, heat: np.ndarray, highest: float) -> np.ndarray:
     """uint8[h, w, 3]: heat float[H, W], smoothly enlarged, over the grey copy of a frame uint8[h, w, 3]."""
     size = frame.shape[:2]
-    heat = torch.nn.functional.interpolate(torch.from_numpy(heat)[None, None].float(), size=size, mode="bilinear")
-    heat = heat[0, 0].numpy()
+    cells = torch.from_numpy(heat)[None, None].float()
+    heat = torch.nn.functional.interpolate(cells, size=size, mode="bilinear")[0, 0].numpy()
     alpha = opacity(heat, highest)[..., None]
     colour = colormaps[COLOURS](np.clip(heat / highest, 0, 1))[..., :3] * 255
     return (frame.mean(axis=2, keepdims=True) * (1 - alpha) + colour * alpha).round().astype(np.uint8)
@@ -75,11 +75,12 @@ def _frames(frames, sample: Sample, rows: list[Row], scale: Scale, columns: int)
 
 def _outline(panel: np.ndarray, sample: Sample, instances: tuple[int, ...], number: int):
     """Draws the edges of the instances' masks, where the frame is annotated, into uint8[h, w, 3]."""
+    height, width = panel.shape[:2]
     for instance in instances:
         segmentation = sample.record.instances[instance].get(number)
         if segmentation is not None:
             mask = decode_mask(segmentation, sample.clip.height, sample.clip.width)
-            panel[outline_of(mask, *panel.shape[:2], _LINE_PX)] = OUTLINE
+            panel[outline_of(mask, height, width, _LINE_PX)] = OUTLINE
 
 
 def _title(text: str, width: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -82,10 +83,17 @@ def _outlined(word: Word) -> tuple[int, ...]:
     return () if word.instance is None else (word.instance,)
 
 
+class _Raw(TypedDict):
+    maps: np.ndarray
+    base_maps: NotRequired[np.ndarray]
+
+
 def _write_raw(folder: Path, reading: Reading, views: list[View], layers: list[int], about: dict):
     clip = reading.sample.clip
-    names = ["maps", "base_maps"][: len(views)]
-    np.savez_compressed(folder / "maps.npz", **{name: part.maps.numpy() for name, part in zip(names, views)})
+    arrays: _Raw = {"maps": views[0].maps.numpy()}
+    if len(views) > 1:
+        arrays["base_maps"] = views[1].maps.numpy()
+    np.savez_compressed(folder / "maps.npz", **arrays)
     facts = {
         **about,
         "answer": reading.answer,

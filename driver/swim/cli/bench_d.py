@@ -2,7 +2,7 @@
 
     swim bench-d --model output/demo --questions bench_d.json --output output/bench_d --judge gpt-4o-2024-11-20
 
-First the model describes, then the judge grades; both go on where an interrupted run stopped, and no judgement is paid
+First the model describes, then the judge grades; both resume where an interrupted run stopped, and no judgement is paid
 for twice. The judge's key comes from OPENAI_API_KEY alone. `--dry_run` ends before the judge is asked, with an estimate of
 tokens and cost. Writes answers.jsonl, scores.jsonl and report.json. Below `--min_coverage` there is no headline number
 and the status is 1.
@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max_requests", type=int, help="stop judging after so many requests")
     parser.add_argument(
         "--min_coverage", type=float, default=1.0, help="share of the items that must be judged for a mean"
+    )
+    parser.add_argument(
+        "--published", action="store_true", help="also print the paper's numbers, as is done for all 400 items"
     )
     parser.add_argument("--dry_run", action="store_true", help="answers and an estimate, no judging")
     options = parser.parse_args(arguments)

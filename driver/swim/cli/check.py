@@ -1,4 +1,4 @@
-"""Checks a mixture record by record before training meets it.
+"""Checks a mixture record by record, before training.
 
     swim check data_config/videorefer.yaml --train_config run_scripts/configs/sft_7b.yaml
 

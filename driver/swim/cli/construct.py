@@ -6,7 +6,7 @@
     swim construct --input train.json --output output/nl_refer --model M --base_url http://localhost:8000/v1
 
 Reads detailed captions, QA, Bench-D and Bench-Q. Any OpenAI-compatible server will do; the key comes from OPENAI_API_KEY
-alone. `--dry_run` ends with an estimate. A run that was stopped goes on where it was: replies are kept in
+alone. `--dry_run` ends with an estimate. A stopped run resumes where it was: replies are kept in
 `replies.sqlite` and never paid for twice. Writes into `--output` refined-format-NAME-00000.json, ... (a bench:
 refined-NAME.json and, with `--synonyms`, refined-NAME-synonym.json), rejected.jsonl with a reason for each record that
 is missing there, and, last, provenance.json. The status is 2 when the service ended the run early.

@@ -2,7 +2,7 @@
 
 Everything goes below --dir: data/NL-Refer (benchmarks, scripts), data/SWIM_data (training records), models/SWIM-7B and
 models/Qwen2.5-VL-7B-Instruct (what training starts from). HF_ENDPOINT names a mirror, HF_TOKEN an account. What is there
-already stays; a download that was cut off goes on where it was when the same command is given again.
+already stays; an interrupted download resumes when the same command is rerun.
 """
 
 import argparse

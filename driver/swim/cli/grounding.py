@@ -4,8 +4,8 @@
 
 Scores the attention of every tagged noun against the masks of an annotated file (NL-Refer, Bench-D, Bench-Q), for nouns
 of the question and of the answer apart, at each layer and fused; with two models or more, the differences. Writes
-report.json, and for each model a folder with one line per record; an interrupted run goes on when the same command is
-given again. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
+report.json, and for each model a folder with one line per record; an interrupted run resumes when the same command is
+rerun. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
 """
 
 from pathlib import Path

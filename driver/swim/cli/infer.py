@@ -8,8 +8,8 @@ Without arguments the demo's checkpoint is asked about one of its held-out clips
 
 A line of --batch: {"video" or "image": ..., "prompt": ..., "id"?: ..., "fps"?: rate of a frame folder}. Videos are
 relative to --video_root. answers.jsonl holds {"id", "answer"} in the order of the file, errors.jsonl {"id", "error"}
-for what could not be read or answered; the status is then 1. An interrupted run goes on when the same command is given
-again, and asks again what failed. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
+for what could not be read or answered; the status is then 1. An interrupted run resumes when the same command is
+rerun, and asks again what failed. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
 """
 
 from swim.cli.options import add_answer_options, add_root_options

@@ -19,11 +19,11 @@ def add_root_options(parser: argparse.ArgumentParser, what: str = "the records' 
 def add_data_options(parser: argparse.ArgumentParser):
     """Frame budget and prompt; `data_settings` reads them."""
     trained = "(default: as the model was trained, else the paper's)"
-    parser.add_argument("--max_frames", type=int, help=f"most frames of a clip {trained}")
-    parser.add_argument("--fps", type=float, help=f"greatest sampling rate {trained}")
-    parser.add_argument("--min_pixels", type=int, help=f"fewest pixels of a resized frame {trained}")
-    parser.add_argument("--max_pixels", type=int, help=f"most pixels of a resized frame {trained}")
-    parser.add_argument("--total_pixels", type=int, help=f"most pixels of all frames together {trained}")
+    parser.add_argument("--max_frames", type=int, help=f"maximum frames per clip {trained}")
+    parser.add_argument("--fps", type=float, help=f"maximum sampling rate, in frames per second {trained}")
+    parser.add_argument("--min_pixels", type=int, help=f"minimum pixels of a resized frame {trained}")
+    parser.add_argument("--max_pixels", type=int, help=f"maximum pixels of a resized frame {trained}")
+    parser.add_argument("--total_pixels", type=int, help=f"maximum pixels of all frames together {trained}")
     parser.add_argument("--system_prompt", help=f"system prompt of the conversation {trained}")
     parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
 
@@ -34,13 +34,13 @@ def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int):
         "--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name; or the server's model"
     )
     add_data_options(parser)
-    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens, help="longest answer, in tokens")
+    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens, help="maximum tokens of an answer")
     parser.add_argument("--batch_size", type=int, default=1, help="questions answered together, by a local model")
     parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
     parser.add_argument("--backend", choices=("local", "openai"), default="local", help="openai: any compatible server")
     parser.add_argument("--base_url", help="of the server, such as http://localhost:8000/v1")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
-    parser.add_argument("--timeout_s", type=float, default=120.0, help="of one request, first to last byte")
+    parser.add_argument("--timeout_s", type=float, default=120.0, help="seconds for one request, first to last byte")
 
 
 def add_model_options(parser: argparse.ArgumentParser, output: str, max_new_tokens: int):

@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     parser.add_argument("--port", type=int, default=7860, help="port to listen at")
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer, in tokens")
+    parser.add_argument("--max_new_tokens", type=int, default=128, help="maximum tokens of an answer")
     add_data_options(parser)
     options = parser.parse_args(arguments)
     from swim.cli.runs.viewer import run

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--keep_annotated_frames", action="store_true", help="sample the annotated frames, whose masks are outlined"
     )
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer, in tokens")
+    parser.add_argument("--max_new_tokens", type=int, default=128, help="maximum tokens of an answer")
     parser.add_argument("--output", default="output/attention", help="folder of the pictures and maps")
     add_data_options(parser)
     options = parser.parse_args(arguments)

@@ -85,7 +85,8 @@ class _Conversation:
 
         Where the language is unknown, so are its function words: then short words are left out.
         """
-        small, shortest = frozenset(), _STEM
+        small: frozenset[str] = frozenset()
+        shortest = _STEM
         if self.language is not None:
             small, shortest = self.language.function_words, _STEM - 1
         found = [word for word in words_of(phrase) if word not in small and not is_unspaced(word)]
@@ -118,9 +119,9 @@ def accept(task: Task, rewriting: Rewriting, with_frames: bool = False) -> dict:
 
 def accept_synonyms(task: Task, rewriting: Rewriting, with_frames: bool = False) -> dict:
     """The record with synonyms, which must pass the same checks and differ from the nouns. Raises Refused."""
-    synonyms = rewriting.synonyms
+    synonyms = rewriting.synonyms or Rewriting({}, {})
     for number in task.objects:
-        noun, synonym = rewriting.nouns.get(number, ""), synonyms.nouns.get(number, "") if synonyms else ""
+        noun, synonym = rewriting.nouns.get(number, ""), synonyms.nouns.get(number, "")
         if not synonym.strip() or _key(noun) == _key(synonym):
             raise Refused(Refusal.SYNONYM, f"object {number} needs a synonym that differs from {noun!r}")
     return accept(task, synonyms, with_frames)
@@ -199,7 +200,7 @@ def _gives_answer(phrase: Phrase, conversation: _Conversation) -> str | None:
     if conversation.task.kind is not Kind.BENCH_Q:
         return None
     options = [set(words_of(" ".join(t.fixed))) for t in conversation.task.texts if t.role == "option"]
-    telling = set().union(*options) - set.intersection(*options)
+    telling = set[str]().union(*options) - options[0].intersection(*options)
     words = conversation.content_words(phrase.text)
     return next((w for w in words if w in telling and w[:_STEM] not in conversation.stems), None)
 

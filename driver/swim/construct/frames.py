@@ -73,9 +73,9 @@ def outline(frame: np.ndarray, masks: dict[int, np.ndarray]) -> Image.Image:
     width = max(3, round(max(picture.size) / 170) | 1)
     for instance, mask in masks.items():
         colour = COLOURS[colour_of(instance)]
-        picture.paste(colour, mask=Image.fromarray(outline_of(mask, *frame.shape[:2], width)))
+        picture.paste(colour, mask=Image.fromarray(outline_of(mask, picture.height, picture.width, width)))
         if mask.any():
             corner = [int(pixels.min()) for pixels in mask.nonzero()[::-1]]
-            place = [c * size / whole for c, size, whole in zip(corner, picture.size, mask.shape[::-1])]
-            ImageDraw.Draw(picture).text(place, str(instance), colour, stroke_width=2, stroke_fill="black")
+            x, y = (c * size / whole for c, size, whole in zip(corner, picture.size, mask.shape[::-1]))
+            ImageDraw.Draw(picture).text((x, y), str(instance), colour, stroke_width=2, stroke_fill="black")
     return picture

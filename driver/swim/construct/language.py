@@ -104,13 +104,13 @@ def guess_language(text: str) -> Language | None:
 
 
 def changed_language(before: str, after: str) -> str | None:
-    """How `after` is in another language than `before`, in words; None where it is the same or nobody can tell."""
+    """How `after` is in another language than `before`, in words; None where it is the same or cannot be told."""
     scripts = _scripts(before), _scripts(after)
     if all(scripts) and scripts[0].most_common(1)[0][0] != scripts[1].most_common(1)[0][0]:
         return f"{scripts[1].most_common(1)[0][0].lower()} letters instead of {scripts[0].most_common(1)[0][0].lower()} ones"
-    languages = guess_language(before), guess_language(after)
-    if None not in languages and languages[0] is not languages[1]:
-        return f"{languages[1].name} instead of {languages[0].name}"
+    spoken, found = guess_language(before), guess_language(after)
+    if spoken is not None and found is not None and found is not spoken:
+        return f"{found.name} instead of {spoken.name}"
     return None
 
 

@@ -74,9 +74,10 @@ def rewrite(raw: dict, template: str) -> dict:
     return {**raw, "video": video, "conversations": kept}
 
 
-def find_candidates(files: list[Path], root: DataRoot, template: str) -> tuple[list[Candidate], Counter]:
+def find_candidates(files: list[Path], root: DataRoot, template: str) -> tuple[list[Candidate], Counter[str]]:
     """(the records that are sound as records, how many are not, by reason)."""
-    found, dropped = [], Counter()
+    found: list[Candidate] = []
+    dropped: Counter[str] = Counter()
     for place, path in enumerate(files):
         for position, raw in enumerate(tqdm(stream_records(path), desc=f"reading {path.name}", unit="record", delay=2)):
             try:
@@ -141,7 +142,7 @@ def even_quotas(available: dict, total: int) -> dict:
 
 def choose(
     candidates: list[Candidate], sample: int | None, by: list[str], seed: int, prober: Prober
-) -> tuple[list[Candidate], Counter]:
+) -> tuple[list[Candidate], Counter[str]]:
     """(the readable ones that were drawn, in the order of the input; unreadable ones by reason).
 
     The same seed draws the same ones.
@@ -155,7 +156,7 @@ def choose(
     for key in sorted(strata):
         rng.shuffle(strata[key])
     kept: dict[tuple, list[Candidate]] = {key: [] for key in strata}
-    dropped = Counter()
+    dropped: Counter[str] = Counter()
     total = len(candidates) if sample is None else sample
     while True:
         quotas = even_quotas({key: len(kept[key]) + len(strata[key]) for key in strata}, total)

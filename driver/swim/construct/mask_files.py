@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from pycocotools import mask as coco
 
 from swim.data.masks import decode_mask
@@ -169,7 +169,7 @@ def _pngs(folder: Path, pattern: str = "*.png") -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
-def _pixels(path: Path, video: VideoFacts, read: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def _pixels(path: Path, video: VideoFacts, read: Callable[[ImageFile.ImageFile], np.ndarray]) -> np.ndarray:
     """What `read` makes of a PNG, upright: [H, W]. Raises DataError naming the file for a broken one or another size."""
     try:
         check_file(path)
@@ -182,7 +182,7 @@ def _pixels(path: Path, video: VideoFacts, read: Callable[[Image.Image], np.ndar
     except DataError as error:
         raise error.at(str(path)) from None
     except BROKEN_IMAGE as error:
-        if getattr(error, "errno", None) is not None:
+        if isinstance(error, OSError) and error.errno is not None:
             raise cannot_read(path, error, "fix --masks") from None
         problem = "it is no PNG" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"unreadable PNG: {problem}; save it again", str(path), Reason.UNREADABLE) from None
@@ -192,7 +192,7 @@ def _pixels(path: Path, video: VideoFacts, read: Callable[[Image.Image], np.ndar
     return pixels
 
 
-def _open_png(path: Path) -> Image.Image:
+def _open_png(path: Path) -> ImageFile.ImageFile:
     """Whatever the file's name says, of another format the pixels may not be exact. Pillow's warning of a large picture is
     left out: its size is compared with the video's."""
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -204,11 +204,12 @@ def _misfit(height: int, width: int, video: VideoFacts) -> DataError:
     return DataError(problem, reason=Reason.BAD_MASK)
 
 
-def _indices(image: Image.Image) -> np.ndarray:
+def _indices(image: ImageFile.ImageFile) -> np.ndarray:
     """The number that is stored for each pixel. Raises DataError for colours, which name no instance."""
     if image.mode not in ("P", "L", "1", "I;16"):
         raise DataError(f"a palette PNG is expected, found mode {image.mode}", reason=Reason.BAD_MASK)
-    scale = _GREY_SCALES.get(image.tile[0].args, 1)
+    stored = image.tile[0].args
+    scale = _GREY_SCALES.get(stored, 1) if isinstance(stored, str) else 1
     return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16) // scale
 
 
@@ -216,7 +217,7 @@ def _painted(image: Image.Image) -> np.ndarray:
     """bool: where a pixel is neither black nor transparent; where its index is not 0 if all colours of a palette are black,
     as some tools leave them."""
     image = ImageOps.exif_transpose(image)
-    if image.mode == "I;16" or (image.mode == "P" and not any(image.getpalette())):
+    if image.mode == "I;16" or (image.mode == "P" and not any(image.getpalette() or ())):
         return np.asarray(image) > 0
     pixels = np.asarray(image.convert("RGBA"))
     return pixels[..., :3].any(axis=2) & (pixels[..., 3] > 0)

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import TextIO
 
 
 class ShardWriter:
@@ -15,7 +16,8 @@ class ShardWriter:
         self.folder, self.name, self.shard_size = folder, name, shard_size
         self.written: dict[str, int] = {}
         self._draft = folder / f".{name}.draft"
-        self._file, self._count = None, 0
+        self._file: TextIO | None = None
+        self._count = 0
 
     def add(self, record: dict):
         if self._file is None:
@@ -23,21 +25,21 @@ class ShardWriter:
         self._file.write(("[\n" if self._count == 0 else ",\n") + json.dumps(record, ensure_ascii=False))
         self._count += 1
         if self._count == self.shard_size:
-            self._close()
+            self._close(self._file)
 
     def finish(self):
         """Completes the last shard and removes those of another run."""
         if self._file is not None:
-            self._close()
+            self._close(self._file)
         for path in self._stale():
             path.unlink()
         self._draft.unlink(missing_ok=True)
 
-    def _close(self):
-        self._file.write("\n]\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+    def _close(self, file: TextIO):
+        file.write("\n]\n")
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
         name = f"{self.name}.json" if self.shard_size is None else f"{self.name}-{len(self.written):05d}.json"
         os.replace(self._draft, self.folder / name)
         self.written[name] = self._count

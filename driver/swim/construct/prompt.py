@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
@@ -75,7 +76,7 @@ def _strict(properties: dict) -> dict:
     }
 
 
-def messages_of(task: Task, synonyms: bool = False, frames: list[str] = (), colours: dict[int, str] | None = None):
+def messages_of(task: Task, synonyms: bool = False, frames: Sequence[str] = (), colours: dict[int, str] | None = None):
     """The chat that asks for a record. frames: data URIs; colours: of the outlines in them, by object."""
     sources = " or what the frames show of the outlined objects" if frames else ", which is all that you know"
     rules = RULES.replace("{sources}", sources) + (_SYNONYM_RULES if synonyms else "") + _EXAMPLE + _example(synonyms)

@@ -10,9 +10,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from swim.construct.frames import COLOURS, OutlinedFrame, colour_of, outlined_frames
-from swim.construct.tasks import Kind, kind_of
-from swim.data.bench import parse_bench_d, parse_bench_q
-from swim.data.records import parse_record
+from swim.construct.tasks import Kind, kind_of, parser_of
 from swim.data.root import DataRoot
 from swim.data.streaming import stream_records
 from swim.data.tags import assign_instances, strip_tags
@@ -56,7 +54,8 @@ class Shown:
 
 def sample_records(path: Path, count: int, seed: int) -> tuple[list[tuple[int, dict]], int]:
     """((position, record) of `count` random ones in the file's order, how many the file holds), in bounded memory."""
-    rng, kept, total = random.Random(seed), [], 0
+    rng, total = random.Random(seed), 0
+    kept: list[tuple[int, dict]] = []
     for position, raw in enumerate(tqdm(stream_records(path), desc=f"reading {path.name}", unit="record", delay=2)):
         total += 1
         if len(kept) < count:
@@ -81,21 +80,14 @@ def show_record(raw: dict, where: str, root: DataRoot, frames: int) -> Shown:
     """What of a record is shown. A bad record, or one whose video cannot be read, says so."""
     shown = Shown(str(raw.get("index", raw.get("id", where))), str(raw.get("video") or raw.get("image")))
     try:
-        parsed = _parse(raw, where, root)
+        parsed = parser_of(kind_of(raw))(raw, where, root)
         shown.instances = len(raw.get("annotation") or [])
         shown.texts = _coloured(texts_of(raw), shown.instances, raw.get("mentions"))
-        if any(parsed.instances):
+        if parsed.path is not None and any(parsed.instances):
             shown.frames = outlined_frames(parsed.path, parsed.instances, frames, parsed.fps, FRAME_PIXELS)
     except DataError as error:
         shown.problem = error.message
     return shown
-
-
-def _parse(raw: dict, where: str, root: DataRoot):
-    """The typed record, by its layout. A Bench-D item in a conversation's form is read as a record."""
-    kind = kind_of(raw)
-    parsers = {Kind.CONVERSATION: parse_record, Kind.BENCH_D: parse_bench_d, Kind.BENCH_Q: parse_bench_q}
-    return parsers[kind](raw, where, root)
 
 
 def _coloured(texts: list[tuple[str, str]], instances: int, mentions: list[int] | None) -> list[tuple[str, str]]:

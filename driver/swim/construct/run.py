@@ -41,9 +41,10 @@ class Ledger:
 
     def __init__(self, files: list[InputFile], folder: Path, shard_size: int, synonyms: bool):
         self.files, self.folder = files, folder
-        self.accepted, self.by_reason = Counter(), [Counter() for _ in files]
+        self.accepted: Counter[int] = Counter()  # by number of the file
+        self.by_reason: list[Counter[str]] = [Counter() for _ in files]
         self.rejected: list[dict] = []
-        self.replies = Counter()
+        self.replies: Counter[str] = Counter()
         self.replies_per_record: list[int] = []
         sizes = [shard_size if file.kind is Kind.CONVERSATION else None for file in files]
         self.writers = [ShardWriter(folder, file.output_name, size) for file, size in zip(files, sizes)]
@@ -61,8 +62,9 @@ class Ledger:
         self.accepted[item.file] += 1
         self.replies_per_record.append(len(outcome.replies))
         self.writers[item.file].add(outcome.record)
-        if outcome.synonym is not None and self.synonym_writers[item.file] is not None:
-            self.synonym_writers[item.file].add(outcome.synonym)
+        synonym_writer = self.synonym_writers[item.file]
+        if outcome.synonym is not None and synonym_writer is not None:
+            synonym_writer.add(outcome.synonym)
 
     def _reject(self, item: Item, outcome: Outcome):
         self.by_reason[item.file][str(outcome.refusal)] += 1
@@ -94,7 +96,7 @@ class Ledger:
 
     def counts(self) -> dict:
         total = sum(file.records for file in self.files)
-        reasons = Counter()
+        reasons: Counter[str] = Counter()
         for counter in self.by_reason:
             reasons.update(counter)
         return {

@@ -10,9 +10,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from swim.data.bench import DEFAULT_QUESTION, parse_bench_d, parse_bench_q, parse_videorefer
-from swim.data.records import parse_record
-from swim.data.root import Source
+from swim.data.bench import DEFAULT_QUESTION, BenchD, BenchQ, parse_bench_d, parse_bench_q, parse_videorefer
+from swim.data.records import Record, parse_record
+from swim.data.root import DataRoot, Source
 from swim.data.tags import assign_instances, strip_tags
 from swim.errors import DataError, Reason
 
@@ -28,6 +28,9 @@ _ANNOUNCEMENT = re.compile(
 )
 CANONICAL = re.compile(r"<object(\d+)>")
 _LEADING = re.compile(r"\s*<(?:video|image)>\s*")
+
+
+Parser = Callable[[dict, str, str | Path | DataRoot], Record | BenchD | BenchQ]  # of a record, its name, its root
 
 
 class Kind(StrEnum):
@@ -99,7 +102,7 @@ def kind_of(raw: dict) -> Kind:
     return Kind.BENCH_D if raw.get("conversations") is None and "caption" in raw else Kind.CONVERSATION
 
 
-def read_task(raw: dict, where: str, root: str | Path) -> Task:
+def read_task(raw: dict, where: str, root: str | Path | DataRoot) -> Task:
     """The task of one record; paths are relative to `root`.
 
     Raises DataError naming the record for one that does not fit its layout, or names an instance that it does not have;
@@ -194,7 +197,7 @@ def finish(task: Task, rewritten: dict[int, str]) -> dict:
     record.pop("mentions", None)
     if not _order_tells(phrases, named, len(task.instances)):
         record["mentions"] = named
-    _parser(task.kind)(record, task.where, "")
+    parser_of(task.kind)(record, task.where, "")
     return record
 
 
@@ -215,8 +218,14 @@ def _order_tells(phrases: list[str], named: list[int], instances: int) -> bool:
         return False
 
 
-def _parser(kind: Kind) -> Callable:
-    return {Kind.CONVERSATION: parse_record, Kind.BENCH_D: parse_bench_d, Kind.BENCH_Q: parse_bench_q}[kind]
+def parser_of(kind: Kind) -> Parser:
+    """What types a finished record. A Bench-D item in a conversation's form is read as a record."""
+    parsers: dict[Kind, Parser] = {
+        Kind.CONVERSATION: parse_record,
+        Kind.BENCH_D: parse_bench_d,
+        Kind.BENCH_Q: parse_bench_q,
+    }
+    return parsers[kind]
 
 
 def _at(record: dict, place: tuple):

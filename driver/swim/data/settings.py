@@ -16,7 +16,7 @@ from swim.video.clip import VisualBudget
 
 READING_FILE = "reading_settings.json"
 _ADAPTER_FILE = "adapter_config.json"
-_STEP = "mend or remove it"  # where a file that says how a model was trained cannot be read
+_STEP = "fix or remove it"  # where a file that says how a model was trained cannot be read
 _RUN_FILE = "train_config.yaml"  # of runs that were trained before READING_FILE existed; it has the same keys
 
 
@@ -156,4 +156,4 @@ def _checked(values: dict[str, Any], path: Path) -> DataSettings:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
         found = "" if problem["type"] == "extra_forbidden" else f", found {problem['input']!r:.80}"
-        raise DataError(f"{key}: {problem['msg']}{found}; mend or remove the file", str(path)) from None
+        raise DataError(f"{key}: {problem['msg']}{found}; fix or remove the file", str(path)) from None

@@ -32,7 +32,8 @@ def write_benches(held_out_json: Path) -> Benches:
     if all(path.exists() and path.stat().st_mtime_ns >= made for path in (benches.bench_q, benches.bench_d)):
         return benches
     records = json.loads(held_out_json.read_text())[:MOST_CLIPS]
-    questions, descriptions = [], []
+    questions: list[dict] = []
+    descriptions: list[dict] = []
     for number, record in enumerate(records):
         things = [_Track(thing) for thing in record["all_objects"]]
         rng = np.random.default_rng([number, len(records)])

@@ -122,8 +122,13 @@ def make_demo_data(
         raise ValueError(f"clip counts must not be negative: train {train_clips}, held out {held_out_clips}")
     root = Path(output_dir)
     paths = DemoData(root, *(root / name for name in ("train.json", "held_out.json", "train.yaml", "held_out.yaml")))
-    request = {"layout": _LAYOUT_VERSION, "seed": seed, "train_clips": train_clips, "held_out_clips": held_out_clips}
-    request["settings"] = asdict(settings)
+    request = {
+        "layout": _LAYOUT_VERSION,
+        "seed": seed,
+        "train_clips": train_clips,
+        "held_out_clips": held_out_clips,
+        "settings": asdict(settings),
+    }
     manifest = root / "manifest.json"
     if _is_complete(manifest, request):
         return paths

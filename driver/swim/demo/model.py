@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -72,8 +73,18 @@ CHAT_TEMPLATE = """\
 {{- '<|im_start|>assistant\\n' if add_generation_prompt -}}
 """.replace("DEFAULT_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT)
 
+
+class _Pixels(TypedDict):
+    image_mean: list[float]
+    image_std: list[float]
+    patch_size: int
+    temporal_patch_size: int
+    merge_size: int
+    size: dict[str, int]
+
+
 # Qwen2.5-VL's normalisation of pixels, and no limits of size: the data path decides how large a frame is.
-PIXELS = {
+PIXELS: _Pixels = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
     "patch_size": 14,
@@ -194,7 +205,7 @@ def build_config(tokenizer) -> Qwen2_5_VLConfig:
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
-        attention_supervision=dict(ATTENTION_SUPERVISION),
+        attention_supervision=dict(ATTENTION_SUPERVISION),  # type: ignore[call-arg]  # the class hides that it takes more
     )
 
 
@@ -208,18 +219,18 @@ def make_vision_informative(visual: torch.nn.Module, generator: torch.Generator)
     phase), and the block's gated MLP, with equal gate and input, returns each wave's energy u * silu(u). The merger
     treats its four patches alike, which averages the energies over offsets. Attention would blur places: it adds 0.
     """
-    filters = visual.patch_embed.proj.weight  # [hidden, 3, frames, patch, patch]
-    filters.copy_(_patch_filters(*filters.shape[:3], filters.shape[-1], generator))
-    for name, module in visual.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            gain = {"attn.proj": 0.0, "mlp.down_proj": 3.0, "merger.mlp.2": FEATURE_GAIN}
-            factor = next((value for ending, value in gain.items() if name.endswith(ending)), 1.0)
-            random = torch.randn(module.weight.shape, generator=generator)
-            module.weight.copy_(random * factor / module.in_features**0.5)
-    for block in visual.blocks:
-        for projection in (block.mlp.gate_proj, block.mlp.up_proj):
-            torch.nn.init.eye_(projection.weight).mul_(ENERGY_GAIN)
-    merge = visual.merger.mlp[0]
+    filters = visual.get_parameter("patch_embed.proj.weight")
+    hidden, channels, frames, side, _ = filters.shape
+    filters.copy_(_patch_filters(hidden, channels, frames, side, generator))
+    linears = {name: module for name, module in visual.named_modules() if isinstance(module, torch.nn.Linear)}
+    for name, linear in linears.items():
+        gain = {"attn.proj": 0.0, "mlp.down_proj": 3.0, "merger.mlp.2": FEATURE_GAIN}
+        factor = next((value for ending, value in gain.items() if name.endswith(ending)), 1.0)
+        random = torch.randn(linear.weight.shape, generator=generator)
+        linear.weight.copy_(random * factor / linear.in_features**0.5)
+        if name.endswith(("mlp.gate_proj", "mlp.up_proj")):
+            torch.nn.init.eye_(linear.weight).mul_(ENERGY_GAIN)
+    merge = linears["merger.mlp.0"]
     one_patch = torch.randn(merge.out_features, len(filters), generator=generator) / merge.in_features**0.5
     merge.weight.copy_(one_patch.repeat(1, merge.in_features // len(filters)))
 
@@ -265,11 +276,8 @@ def build_tiny_model(
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config)
     make_vision_informative(model.model.visual, torch.Generator().manual_seed(seed))
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        eos_token_id=[config.text_config.eos_token_id, config.text_config.pad_token_id],
-        pad_token_id=config.text_config.pad_token_id,
-    )
+    end, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
+    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=[end, pad], pad_token_id=pad)
     model.save_pretrained(output)
     build_processor(tokenizer, chat_template).save_pretrained(output)
     return output

@@ -104,10 +104,12 @@ def _place_all(rng, settings: ClipSettings, colours, patterns) -> list[Thing] | 
         for _ in range(20):
             angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0, settings.max_speed_px)
             velocity = (float(speed * np.cos(angle)), float(speed * np.sin(angle)))
-            centre = tuple(float(v) for v in rng.uniform(0, settings.size_px, 2))
-            thing = Thing(str(colour), shape, str(pattern), area_px, centre, velocity)
+            x, y = rng.uniform(0, settings.size_px, 2)
+            thing = Thing(str(colour), shape, str(pattern), area_px, (float(x), float(y)), velocity)
+            if not _stays_inside(thing, settings, margin_px=2):
+                continue
             masks = thing_masks(thing, settings, margin_px=2)
-            if masks is not None and not (masks & taken).any():
+            if not (masks & taken).any():
                 break
         else:
             return None
@@ -116,15 +118,19 @@ def _place_all(rng, settings: ClipSettings, colours, patterns) -> list[Thing] | 
     return things
 
 
-def thing_masks(thing: Thing, settings: ClipSettings, margin_px: float = 0) -> np.ndarray | None:
-    """Return bool[T, H, W]: the pixels of ``thing``, grown by ``margin_px``; None when it would leave the frame."""
+def _stays_inside(thing: Thing, settings: ClipSettings, margin_px: float) -> bool:
+    """Whether ``thing``, grown by ``margin_px``, never leaves the frame."""
     scale = _scale(thing.shape, thing.area_px) + margin_px  # a unit shape reaches at most 1 along each axis
+    places = [place for frame in range(settings.frames) for place in _centre_at(thing, frame)]
+    return scale <= min(places) and max(places) <= settings.size_px - scale
+
+
+def thing_masks(thing: Thing, settings: ClipSettings, margin_px: float = 0) -> np.ndarray:
+    """Return bool[T, H, W]: the pixels of ``thing``, grown by ``margin_px``."""
+    scale = _scale(thing.shape, thing.area_px) + margin_px
     masks = []
     for frame in range(settings.frames):
-        x, y = _centre_at(thing, frame)
-        if min(x, y) < scale or max(x, y) > settings.size_px - scale:
-            return None
-        dx, dy = _offsets(x, y, settings.size_px)
+        dx, dy = _offsets(*_centre_at(thing, frame), settings.size_px)
         masks.append(_inside(thing.shape, dx / scale, dy / scale))
     return np.stack(masks)
 

@@ -79,13 +79,16 @@ def _difference(first: Run, second: Run, keys: list[str]) -> dict:
     difference, low, high, p = paired_bootstrap(before, after)
     wins = sum(a > b for a, b in zip(after, before))
     losses = sum(a < b for a, b in zip(after, before))
-    result = {"items": len(keys), "first": rounded(statistics.mean(before)), "second": rounded(statistics.mean(after))}
-    result |= {
+    result = {
+        "items": len(keys),
+        "first": rounded(statistics.mean(before)),
+        "second": rounded(statistics.mean(after)),
         "difference": rounded(difference),
         "interval_95": rounded_interval((low, high) if len(keys) > 1 else None),
         "p_bootstrap": rounded(p),
+        "wins": wins,
+        "losses": losses,
     }
-    result |= {"wins": wins, "losses": losses}
     return result | {"p_mcnemar": rounded(mcnemar(wins, losses))} if first.benchmark.endswith("Q") else result
 
 

@@ -104,7 +104,7 @@ def _means(used: list[dict], name: str) -> tuple[WeightedMeans, int]:
     pairs = np.array([part["pairs"] for part in used])
     overlaps = np.array([part["maps"][name]["iou"] for part in used])
     best = int((pairs @ overlaps).argmax())
-    columns = [[part["maps"][name][score] for part in used] for score in SCORES]
+    columns = [np.array([part["maps"][name][score] for part in used]) for score in SCORES]
     columns += [overlaps[:, THRESHOLDS.index(FIXED_THRESHOLD)], overlaps[:, best]]
     return bootstrap_means(np.array(columns).T, pairs), best
 

@@ -172,7 +172,8 @@ class _Reader:
         if _BRANCH.search(text) and len(self._mentions(text)) > 1:
             return {None}
         for match in [*_STATED.finditer(text), *_CORRECT.finditer(text)]:
-            letter = next((group for group in match.groups() if group), "").upper()
+            written = next((group for group in match.groups() if group), "")
+            letter = written.upper()
             if letter not in self.words:
                 continue
             before, after = _sentence_around(text, match)
@@ -183,14 +184,10 @@ class _Reader:
             ):
                 continue
             tail = text[match.end() :]
-            if (
-                match.re is _STATED
-                and match.group(match.lastindex) in ("A", "I")
-                and not match.group().rstrip().endswith((")", "]", "】"))
-            ):
+            if match.re is _STATED and written in ("A", "I") and not match.group().rstrip().endswith((")", "]", "】")):
                 words = re.match(r"\s+(\w.*)", tail)
                 if words and not _BECAUSE.match(words.group(1)) and not _NEGATION.match(words.group(1)):
-                    letter = self._named(match.group(match.lastindex) + tail.split("\n")[0])  # an article
+                    letter = self._named(written + tail.split("\n")[0])  # an article
                     if letter is None:
                         continue
             joined = _JOINED.match(tail)
@@ -226,8 +223,8 @@ class _Reader:
 def _sentence_around(text: str, match: re.Match) -> tuple[str, str]:
     """What stands before a match in its clause, and the rest of its sentence from where it begins."""
     before = re.split(r"[.,:!?;\n。]", text[: match.start()])[-1]
-    after = re.match(r"[^.!?\n。!?]*[.!?。!?]?", text[match.end() :])
-    return before, match.group() + after.group()
+    line = text[match.end() :].split("\n", 1)[0]
+    return before, match.group() + re.split(r"(?<=[.!?。])", line, maxsplit=1)[0]
 
 
 def _words(text: str) -> list[str]:

@@ -17,6 +17,9 @@ class Published:
 
 _JUDGE = "judged by GPT-4o; published figures mix three judge settings, differences near 0.05 mean little"
 
+# Items of the whole benchmarks: an accuracy of other items is no neighbour of the published one.
+BENCH_Q_ITEMS, BENCH_D_ITEMS = 1000, 400
+
 BENCH_Q = (
     Published("SWIM-7B", 78.3, PAPER, "Basic 83.8"),
     Published("Qwen2.5-VL-7B (base)", 71.8, PAPER),

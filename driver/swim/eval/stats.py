@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -19,7 +20,8 @@ def bootstrap_interval(values: list[float], confidence: float = 0.95, seed: int 
     array = np.asarray(values, dtype=np.float64)
     means = _resampled(array, seed).mean(axis=1)
     tail = (1 - confidence) / 2
-    return tuple(float(edge) for edge in np.quantile(means, [tail, 1 - tail]))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def paired_bootstrap(first: list[float], second: list[float], confidence: float = 0.95, seed: int = 0):
@@ -72,6 +74,10 @@ def mcnemar(wins: int, losses: int) -> float:
     return min(1.0, 2 * sum(math.comb(changed, k) for k in range(fewer + 1)) / 2**changed)
 
 
+@overload
+def rounded(value: float) -> float: ...
+@overload
+def rounded(value: float | None) -> float | None: ...
 def rounded(value: float | None) -> float | None:
     """To four digits after the point, for reports."""
     return None if value is None else round(value, 4)

@@ -3,7 +3,7 @@
     python -m swim.lmms_tasks --model output/swim-7b --tasks mvbench,videomme,activitynetqa
     python -m swim.lmms_tasks --model output/demo --tasks videorefer_bench_q --limit 4 --device cpu
 
-Videos are read as the model was trained to read them, as far as lmms-eval can: what it cannot do is said. Further
+Videos are read as the model was trained to read them, as far as lmms-eval can: what it cannot do is printed. Further
 arguments go to lmms_eval. $VIDEOREFER_BENCH_Q and $VIDEOREFER_BENCH_D are the benchmarks' JSON files,
 $VIDEOREFER_ROOT is what their videos are relative to (default: each file's folder).
 """
@@ -13,9 +13,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from swim.command_line import command_parser
-from swim.data.bench import parse_bench_d, parse_bench_q
+from swim.data.bench import BenchD, BenchQ, parse_bench_d, parse_bench_q
 from swim.data.settings import READING_FILE, DataSettings, find_reading
 from swim.data.tags import strip_tags
 from swim.errors import DataError
@@ -24,21 +25,36 @@ from swim.files import decode_text, read_file
 from swim.video.clip import VisualBudget
 
 TASKS_FOLDER = Path(__file__).resolve().parent
+
+
+class _Asked(NamedTuple):
+    """An item, how lmms-eval asks it, and what it compares the answer with."""
+
+    item: BenchQ | BenchD
+    prompt: str
+    target: str
+
+
+def _ask_q(raw: dict, where: str, root: Path) -> _Asked:
+    item = parse_bench_q(raw, where, root)
+    return _Asked(item, prompt_of(item), item.letter)
+
+
+def _ask_d(raw: dict, where: str, root: Path) -> _Asked:
+    item = parse_bench_d(raw, where, root)
+    return _Asked(item, item.question, item.reference)
+
+
 BENCHES = {
-    "videorefer_bench_q": ("VIDEOREFER_BENCH_Q", parse_bench_q, prompt_of, lambda item: item.letter),
-    "videorefer_bench_d": (
-        "VIDEOREFER_BENCH_D",
-        parse_bench_d,
-        lambda item: item.question,
-        lambda item: item.reference,
-    ),
+    "videorefer_bench_q": ("VIDEOREFER_BENCH_Q", _ask_q),
+    "videorefer_bench_d": ("VIDEOREFER_BENCH_D", _ask_d),
 }
 
 
 def prepare_items(task: str, folder: Path):
     """Writes the items of a VideoRefer task as lmms-eval reads them: `folder`/TASK.jsonl with id, video (absolute), prompt,
     target and item, the item's own JSON without masks. Raises DataError naming the file or the item."""
-    variable, parse, prompt, target = BENCHES[task]
+    variable, ask = BENCHES[task]
     if not os.environ.get(variable):
         raise DataError(f"{variable} is not set; it names the JSON file of {task}")
     content = read_file(Path(os.environ[variable]), f"fix {variable}")
@@ -50,12 +66,12 @@ def prepare_items(task: str, folder: Path):
         raise DataError(f"malformed JSON: {error}", str(path)) from None
     lines = []
     for position, raw in enumerate(raws):
-        item = parse(raw, f"{path}, item {position}", root)
+        item, prompt, target = ask(raw, f"{path}, item {position}", root)
         if isinstance(item.path, tuple):
             raise DataError("lmms-eval reads videos, not lists of frames", item.where)
         slim = json.dumps({key: value for key, value in raw.items() if key != "annotation"})
         entry = {"id": str(position if item.id is None else item.id), "video": str(item.path), "item": slim}
-        lines.append(json.dumps({**entry, "prompt": strip_tags(prompt(item))[0], "target": target(item)}) + "\n")
+        lines.append(json.dumps({**entry, "prompt": strip_tags(prompt)[0], "target": target}) + "\n")
     (folder / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
@@ -67,16 +83,17 @@ def reading_of(options: argparse.Namespace) -> dict:
     found = find_reading(options.model)
     settings = DataSettings() if found is None else found[0]
     budget = settings.budget
+    system_prompt: str = options.system_prompt or settings.system_prompt
     reading = {
-        "system_prompt": options.system_prompt or settings.system_prompt,
+        "system_prompt": system_prompt,
         "max_num_frames": options.max_frames or budget.max_frames,
         "min_pixels": options.min_pixels or budget.min_pixels,
         "max_pixels": options.max_pixels or budget.max_pixels,
     }
     where = f"{options.model} has no {READING_FILE}: the paper's" if found is None else f"as {found[1]} says"
     print(f"videos are read with {reading}, options apart {where}", file=sys.stderr)
-    if "," in reading["system_prompt"]:
-        reading["system_prompt"] = reading["system_prompt"].replace(",", "")
+    if "," in system_prompt:
+        reading["system_prompt"] = system_prompt.replace(",", "")
         print("the system prompt goes without its commas: a comma ends an argument of lmms-eval", file=sys.stderr)
     lost = {"fps": budget.fps, "released_timing": settings.released_timing, "max_length": settings.max_length}
     lost |= {"total_pixels": None if budget.total_pixels == VisualBudget.total_pixels else budget.total_pixels}

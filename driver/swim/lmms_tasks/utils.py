@@ -6,7 +6,7 @@ from pathlib import Path
 
 from swim.concurrently import run_concurrently
 from swim.data.bench import parse_bench_d, parse_bench_q
-from swim.eval.judge import judge
+from swim.eval.judge import Case, judge
 from swim.eval.scores_d import make_cases, summarise
 from swim.eval.scores_q import score_items
 from swim.eval.scores_q import summarise as summarise_q
@@ -49,15 +49,19 @@ def judged_mean(answered: list[dict]) -> float | str:
     cases = make_cases(items, {entry["id"]: entry["answer"] for entry in answered})
     endpoint = Endpoint(os.environ.get("SWIM_JUDGE", "gpt-4o-2024-11-20"), os.environ.get("SWIM_JUDGE_BASE_URL"))
     asker = Asker(endpoint, ReplyCache(Path("judge_replies.sqlite")))
-    scores, failures = {}, {}
+    scores: dict[str, dict[str, int]] = {}
+    failures: dict[str, str] = {}
 
-    def grade(case):
+    def grade(case: Case) -> dict[str, int] | str:
         try:
             return judge(case, asker)
         except AskFailed as error:
             return str(error)
 
     for case, graded in run_concurrently(cases, grade, endpoint.concurrency):
-        (scores if isinstance(graded, dict) else failures)[case.id] = graded
+        if isinstance(graded, dict):
+            scores[case.id] = graded
+        else:
+            failures[case.id] = graded
     mean = summarise(items, scores, failures, min_coverage=1.0)["mean"]
     return "refused" if mean is None else mean

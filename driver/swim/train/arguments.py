@@ -158,7 +158,7 @@ OTHER_NAMES = {
 _REFUSED_VALUES = {
     "train_sampling_strategy": (
         ("group_by_length", "batch_rebalance"),
-        REFUSED["length_column_name"] + "; random and sequential are to be had",
+        REFUSED["length_column_name"] + "; use random or sequential",
     ),
     "optim": (("galore", "apollo", "lomo", "adalomo"), REFUSED["optim_target_modules"]),
 }
@@ -205,7 +205,7 @@ def check_arguments(arguments: dict[str, Any], evaluates: bool) -> str | None:
             return f"{name}: no worker reads data; set dataloader_num_workers to 1 or more"
         beginnings, why = _REFUSED_VALUES.get(name, ((), ""))
         if _begins(value, beginnings):
-            return f"{name}: {value} is not to be had: {why}"
+            return f"{name}: {value} is not available: {why}"
     return None
 
 

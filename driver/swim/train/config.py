@@ -50,47 +50,49 @@ class TrainConfig(BaseModel):
     attention_supervision: dict[str, Any] = Field(
         {}, description="options of the fork's AttentionSupervisionConfig, over those that the model brings"
     )
-    train: list[Part] = Field(["language_model"], description="parts that learn, of language_model, merger and visual")
+    train: list[Part] = Field(["language_model"], description="parts to train, of language_model, merger and visual")
     learning_rates: dict[Part, Annotated[float, Field(gt=0)]] = Field(
-        {}, description="of parts that have their own: {merger: 1e-5}"
+        {}, description="for parts with a rate of their own: {merger: 1e-5}"
     )
     dtype: str = Field(
         "auto",
-        description="of the loaded weights (bf16 says what training computes in); auto is bfloat16 under DeepSpeed with "
+        description="of the loaded weights (bf16 sets what training computes in); auto is bfloat16 under DeepSpeed with "
         "bf16, else float32",
     )
     attn_implementation: str = Field(
-        "auto", description="auto is flash_attention_2 where it is installed and a GPU is there, else sdpa"
+        "auto", description="auto is flash_attention_2 if it is installed and there is a GPU, else sdpa"
     )
     fuse_elementwise: bool = Field(
         False,
         description="compile the language model's norms, gates and rotary embeddings: faster on a GPU, the same results "
-        "but for rounding; the first steps take a minute longer and need a C++ compiler",
+        "up to rounding; the first steps take a minute longer and need a C++ compiler",
     )
-    lora: LoraOptions | None = Field(None, description="trains LoRA adapters {r, alpha, dropout} instead of weights")
+    lora: LoraOptions | None = Field(None, description="train LoRA adapters {r, alpha, dropout} instead of the weights")
     demo: DemoOptions = Field(DemoOptions(), description="the sample data: {dir, train_clips, held_out_clips, seed}")
     demo_report: bool = Field(False, description="control run, pictures and summary.json; needs one process")
-    system_prompt: str = Field(SYSTEM_PROMPT, description="precedes every conversation")
-    max_frames: int = Field(VisualBudget.max_frames, ge=1, description="most frames of a video")
-    min_pixels: int = Field(VisualBudget.min_pixels, ge=1, description="least pixels of a frame")
-    max_pixels: int = Field(VisualBudget.max_pixels, ge=1, description="most pixels of a frame")
+    system_prompt: str = Field(SYSTEM_PROMPT, description="system message of every conversation")
+    max_frames: int = Field(VisualBudget.max_frames, ge=1, description="maximum frames per video")
+    min_pixels: int = Field(VisualBudget.min_pixels, ge=1, description="minimum pixels per frame")
+    max_pixels: int = Field(VisualBudget.max_pixels, ge=1, description="maximum pixels per frame")
     total_pixels: int = Field(
-        VisualBudget.total_pixels, ge=1, description="most pixels of all frames of a video together"
+        VisualBudget.total_pixels, ge=1, description="maximum pixels of all frames of a video together"
     )
-    fps: float | None = Field(None, gt=0, description="greatest sampling rate in frames per second; null for none")
+    fps: float | None = Field(None, gt=0, description="maximum sampling rate in frames per second; null for no limit")
     max_length: int | None = Field(
-        None, ge=1, description="most tokens of a sample; a longer one gets fewer pixels and frames, nothing is cut off"
+        None,
+        ge=1,
+        description="maximum tokens per sample; a longer one gets fewer pixels and frames, nothing is truncated",
     )
     released_timing: bool = Field(
         False, description="a temporal step lasts 1 s whatever the video's rate, as in the released code"
     )
-    decode_time_limit_s: float = Field(60.0, gt=0, description="seconds for reading one video")
+    decode_time_limit_s: float = Field(60.0, gt=0, description="time limit for reading one video, in seconds")
     on_bad_record: Literal["fail", "skip"] = Field(
         "fail", description="skip leaves a bad record's place empty and lists it in skipped.jsonl"
     )
     max_bad_fraction: float = Field(0.01, ge=0, le=1, description="share of bad records above which skip ends the run")
     skip_list: str | None = Field(
-        None, description="records left out from the start: a skipped.jsonl, or the list that swim check wrote"
+        None, description="file of records to leave out: a skipped.jsonl, or the list that swim check wrote"
     )
     eval_grounding: str | None = Field(
         None,
@@ -99,7 +101,7 @@ class TrainConfig(BaseModel):
         "and with several processes its first records may count twice, so that all have equally many",
     )
     eval_root: str | None = Field(
-        None, description="what the videos of eval_grounding are relative to; null for its folder"
+        None, description="folder that the videos of eval_grounding are relative to; null for that file's folder"
     )
     eval_untrusted: bool = Field(
         False, description="others made eval_grounding: no URLs in it, and no paths that lead out of eval_root"
@@ -116,7 +118,7 @@ class TrainConfig(BaseModel):
         None, ge=1, description="complete checkpoints to keep, the best among them; null keeps all"
     )
     allow_config_change: bool = Field(
-        False, description="go on with a run although the configuration, the data or the number of processes changed"
+        False, description="resume a run although its configuration, data or number of processes changed"
     )
     cpu_threads: int | None = Field(None, ge=1, description="threads of each process; null leaves it to torch")
     arguments: dict[str, Any] = {}
@@ -221,7 +223,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """
     own = set(TrainConfig.model_fields) - {"arguments"}
     flat = _known_keys(_read(Path(path)), own, f"{path}: ")
-    given = _known_keys(parse_overrides(overrides), own, "--")
+    given = _known_keys(parse_overrides(overrides), own, "command line: ")
     if {"model_name_or_path", "data_config", "max_steps"} & set(given):
         given.setdefault("demo_report", False)
     _merge(flat, given)
@@ -239,7 +241,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def _known_keys(flat: dict[str, Any], own: set[str], place: str) -> dict[str, Any]:
-    """The keys of one source under their present names. place: what stands before a key's name in messages.
+    """The keys of one source under their present names. place: prefix of messages.
 
     Raises ConfigError for a key that does not exist, and for two names of one key with different values.
     """

@@ -37,8 +37,13 @@ class Parallelism:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes. weights, gradients, optimizer: of one process. host: of these, per process, what lies in host memory though
-    there is a GPU. checkpoint, model: on the disk; of a checkpoint, and of the weights alone."""
+    """Bytes.
+
+    weights, gradients, optimizer: of one process.
+    host: of these, per process, what lies in host memory though there is a GPU.
+    resuming: of host memory, per process and for a while, when a checkpoint is loaded.
+    checkpoint, model: on the disk; of a checkpoint, and of the weights alone.
+    """
 
     weights: int
     gradients: int
@@ -46,19 +51,23 @@ class Estimate:
     host: int
     checkpoint: int
     model: int
+    resuming: int = 0
 
 
 def estimate(parameters: Iterable[tuple[int, int, bool]], sharing: Parallelism, adapter: bool = False) -> Estimate:
     """Estimate of training with Adam, without activations.
 
     parameters: (numbers, bytes of one, whether it is trained) of each. DeepSpeed keeps the trained ones in float32 beside
-    the weights. adapter: checkpoints hold trained weights alone.
+    the weights, and their gradients too where the optimiser is offloaded. adapter: checkpoints hold trained weights alone.
     """
     parameters = list(parameters)
     everything = sum(count * size for count, size, _ in parameters)
     learnt = [(count, size) for count, size, trained in parameters if trained]
     learnt_bytes = sum(count * size for count, size in learnt)
     learnt_count = sum(count for count, _ in learnt)
+    gradients = learnt_bytes
+    if sharing.zero and sharing.offload_optimizer:
+        gradients += learnt_count * 4
     if sharing.zero:
         optimizer = learnt_count * 4 * (_ADAM_STATES + 1)
     else:
@@ -66,7 +75,7 @@ def estimate(parameters: Iterable[tuple[int, int, bool]], sharing: Parallelism, 
     split_weights = sharing.processes if sharing.zero == 3 or sharing.fsdp else 1
     split_gradients = sharing.processes if sharing.zero >= 2 or sharing.fsdp else 1
     split_optimizer = sharing.processes if sharing.zero or sharing.fsdp else 1
-    per_process = everything // split_weights, learnt_bytes // split_gradients, optimizer // split_optimizer
+    per_process = everything // split_weights, gradients // split_gradients, optimizer // split_optimizer
     in_host = per_process[0] * sharing.offload_weights + (per_process[1] + per_process[2]) * sharing.offload_optimizer
     model = learnt_bytes if adapter else everything
     # DeepSpeed and FSDP save weights a second time, for themselves; stage 3 has the trained ones in its optimizer's part.
@@ -74,7 +83,7 @@ def estimate(parameters: Iterable[tuple[int, int, bool]], sharing: Parallelism, 
         own = 0 if adapter else everything - learnt_bytes
     else:
         own = model if sharing.zero or sharing.fsdp else 0
-    return Estimate(*per_process, in_host, model + own + optimizer, model)
+    return Estimate(*per_process, in_host, model + own + optimizer, model, resuming=per_process[2])
 
 
 def parallelism_of(accelerator) -> Parallelism:
@@ -112,7 +121,7 @@ def check_room(needs: Estimate, folder: Path, keep: int | None, processes: int) 
     lines = [
         f"memory of a process: {parts}optimizer {human_bytes(needs.optimizer)}, together {human_bytes(together)}"
         + (f", {human_bytes(needs.host)} of it in host memory" if needs.host else "")
-        + f"; activations come on top. Free: {room}",
+        + f"; activations come on top, and {human_bytes(needs.resuming)} of host memory while resuming. Free: {room}",
     ]
     # An old checkpoint is deleted only after a new one is complete, and the final weights lie beside them.
     most = None if keep is None else keep + 1
@@ -129,7 +138,7 @@ def check_room(needs: Estimate, folder: Path, keep: int | None, processes: int) 
     saved = len(Checkpoints(folder).complete())
     wanted = needs.model + needs.checkpoint * max((most or 1) - saved, 1)
     if free < wanted:
-        lines.append(f"warning: the disk will be full: about {human_bytes(wanted)} are needed")
+        lines.append(f"warning: the disk will run full: about {human_bytes(wanted)} needed")
     return lines + memory_warnings(needs, memory, gpu, processes)
 
 
@@ -144,11 +153,11 @@ def memory_warnings(needs: Estimate, host_free: int, gpu_free: int | None, proce
     on_gpu = 0 if gpu_free is None else together - needs.host
     warnings = []
     if host_free < host:
-        warnings.append(f"warning: memory will not do: {human_bytes(host)} are needed without activations")
+        warnings.append(f"warning: not enough memory: {human_bytes(host)} needed, without activations")
     if gpu_free is not None and gpu_free < on_gpu:
         warnings.append(
-            f"warning: the GPU's memory will not do: {human_bytes(on_gpu)} are needed without activations, "
-            f"{human_bytes(gpu_free)} are free; share the run (deepspeed, fsdp), offload, or train with LoRA"
+            f"warning: not enough GPU memory: {human_bytes(on_gpu)} needed, without activations, "
+            f"{human_bytes(gpu_free)} free; share the run (deepspeed, fsdp), offload, or train with LoRA"
         )
     return warnings
 

@@ -1,4 +1,4 @@
-"""What ends a run early, each in a message that says what was found and how to go on."""
+"""What ends a run early, each in a message that says what was found and what to do."""
 
 import errno
 import math
@@ -19,7 +19,7 @@ from swim.train.worker_notes import WorkerNotes
 
 
 class TrainingFault(Exception):
-    """A run that cannot go on; `str(error)` says why. The same command resumes it when the cause is gone."""
+    """A run that cannot continue; `str(error)` says why. The same command resumes it once the cause is gone."""
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def saving(folder: Path, what: str, needed_bytes: int) -> Iterator[None]:
             needed = f"{human_bytes(free)} free, about {human_bytes(needed_bytes)} needed"
             problem, remedy = f"the disk is full, {needed} ({found})", "Make room"
         else:
-            problem, remedy = found, f"Mend that ({human_bytes(free)} of the disk are free)"
+            problem, remedy = found, f"Fix that ({human_bytes(free)} of the disk are free)"
         raise TrainingFault(
             f"{folder}: cannot save {what}: {problem}. {remedy} and rerun the same command: it resumes from {start}"
         ) from error

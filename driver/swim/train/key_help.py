@@ -23,7 +23,7 @@ def help_text(usage: str) -> str:
     also = f"{', '.join(sorted(ALIASES))} are earlier names of {', '.join(sorted(ALIASES.values()))}."
     parts = [
         usage.strip(),
-        "Keys stand in the YAML file, or on the command line as --key value; those of groups as --lora.r 8.",
+        "Keys go in the YAML file, or on the command line as --key value; grouped keys as --lora.r 8.",
         "Our own keys:",
         *map(entry_of, own),
         "Arguments of trl.SFTConfig (swim train --help KEY explains one); others are refused with what to do instead:",
@@ -47,8 +47,8 @@ def reference() -> str:
     refused = [f"| `{name}` | {why} |" for name, why in sorted(REFUSED.items())]
     parts = [
         "# Keys of a training configuration",
-        "They stand in the YAML file, or on the command line as `--key value`; those of groups as `--lora.r 8`. This page is "
-        "made from the code by `python tests/test_docs.py`.",
+        "They go in the YAML file, or on the command line as `--key value`; grouped keys as `--lora.r 8`. This page is "
+        "made from the code by `python -m tests.test_docs`.",
         "## Our own keys",
         "\n".join(["| key | type | default | |", "|---|---|---|---|", *rows]),
         "## Arguments of trl.SFTConfig",

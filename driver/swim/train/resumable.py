@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, Trainer
 
 from swim.train.card import write_card
+from swim.train.estimate import parallelism_of
 from swim.train.faults import FiniteGuard, saving
 from swim.train.parameters import optimizer_groups
 from swim.train.watch import StepClock
@@ -69,13 +70,13 @@ class ResumableTrainer(Trainer):
         return super().create_optimizer(model)
 
     def _offloads_optimizer(self) -> bool:
-        return self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.hf_ds_config.is_offload()
+        return parallelism_of(self.accelerator).offload_optimizer
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """Loads a checkpoint's weights by `from_pretrained`, strictly.
 
         Trainer compares names as they stand; a saved Qwen2.5-VL has the released checkpoints' names, which differ from
-        the module's, so Trainer would load nothing and go on from the start with a warning.
+        the module's, so Trainer would load nothing and train from scratch with a warning.
         """
         if isinstance(self.model, PeftModel) or self.is_fsdp_enabled:
             return super()._load_from_checkpoint(resume_from_checkpoint, model)

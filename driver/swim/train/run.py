@@ -229,7 +229,7 @@ def _stopped(stop: StopOnSignal, trainer: SwimTrainer, folder: RunFolder, state:
 
 
 def _checkpoint(config: TrainConfig, arguments: SFTConfig, state: PartialState) -> Path | None:
-    """The checkpoint to go on from: the one that is named, else the folder's last complete one."""
+    """The checkpoint to resume from: the one that is named, else the folder's last complete one."""
     checkpoints = Checkpoints(config.output_dir)
     if state.is_main_process:
         for line in checkpoints.set_aside():
@@ -255,7 +255,7 @@ def _checkpoint(config: TrainConfig, arguments: SFTConfig, state: PartialState) 
     if found is not None and processes_of(found) != state.num_processes and not config.allow_config_change:
         raise ConfigError(
             f"{found} was saved by {processes_of(found)} process(es), this run has {state.num_processes}: the order of "
-            "the records would change. Start as many, or go on with --allow_config_change true"
+            "the records would change. Start as many, or resume anyway with --allow_config_change true"
         )
     return found
 

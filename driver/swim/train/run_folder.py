@@ -1,4 +1,4 @@
-"""The output folder of a run: what was asked for, whether it is finished, where it can go on."""
+"""The output folder of a run: what was asked for, whether it is finished, where it can resume."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ class RunFolder:
         if found and not config.allow_config_change:
             raise ConfigError(
                 f"{self.path} holds a run with another configuration; different: {', '.join(found)}. Choose another "
-                "--output_dir, remove the folder, or go on with --allow_config_change true"
+                "--output_dir, remove the folder, or resume anyway with --allow_config_change true"
             )
         return found
 

@@ -145,7 +145,7 @@ class TensorBoard(TensorBoardCallback):
 
 
 def keep_wandb_run(folder: Path):
-    """Lets a resumed run go on in the same run of Weights & Biases, unless the user names one by WANDB_RUN_ID."""
+    """Lets a resumed run continue the same run of Weights & Biases, unless the user names one by WANDB_RUN_ID."""
     path = folder / "wandb_run_id.txt"
     if not path.exists():
         write_atomically(path, uuid.uuid4().hex)

@@ -5,10 +5,11 @@ import uuid
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 
 from swim.attention.heat import NORMALISATIONS
 from swim.errors import DataError
-from swim.viewer.session import ALL_LAYERS, Seen, Session, overlay, pieces_of, still
+from swim.viewer.session import ALL_LAYERS, Heat, Seen, Session, overlay, pieces_of, still
 
 QUESTION_KINDS, ANSWER_KINDS = ("tag", "question"), ("answer",)
 CSS = ".token.highlighted { cursor: pointer } footer { display: none !important }"
@@ -70,14 +71,8 @@ def build(session: Session, title: str, examples: list[tuple[str, str]]) -> gr.B
                 layer = gr.Radio([ALL_LAYERS, *map(str, session.layers)], value=ALL_LAYERS, label="layer")
                 normalisation = gr.Radio(list(NORMALISATIONS), value="share", label="what the colours mean")
             with gr.Column(scale=3):
-                options = {
-                    "show_legend": False,
-                    "show_inline_category": False,
-                    "combine_adjacent": False,
-                    "color_map": {"word": "#fbbf24"},
-                }
-                asked = gr.HighlightedText(label="question", elem_id="asked", **options)
-                answered = gr.HighlightedText(label="answer", elem_id="answered", **options)
+                asked = _clickable("question", "asked")
+                answered = _clickable("answer", "answered")
                 what = gr.Markdown("", elem_id="what")
                 with gr.Row():
                     video = gr.Video(
@@ -95,22 +90,38 @@ def build(session: Session, title: str, examples: list[tuple[str, str]]) -> gr.B
                         slider = gr.Slider(0, 1, value=0, step=1, label="temporal step", elem_id="step")
         drawn = [seen, word, layer, normalisation, slider]
         outputs = [video, picture, what]
-        asking = {"inputs": [clip, question], "outputs": [seen, word, asked, answered, slider]}
+        reading = [seen, word, asked, answered, slider]
         for event in (button.click, question.submit):
-            event(ask, **asking, api_name=False).success(show, drawn, outputs, api_name=False)
-        for component, kinds in ((asked, QUESTION_KINDS), (answered, ANSWER_KINDS)):
+            event(ask, [clip, question], reading, api_visibility="private").success(
+                show, drawn, outputs, api_visibility="private"
+            )
+        for words, kinds in ((asked, QUESTION_KINDS), (answered, ANSWER_KINDS)):
 
             def chosen(seen: Seen, event: gr.SelectData, kinds=kinds):
                 return choose(seen, kinds, event)
 
-            component.select(chosen, [seen], [word], api_name=False).success(show, drawn, outputs, api_name=False)
-        for component in (layer, normalisation):
-            component.change(show, drawn, outputs, api_name=False)
-        slider.change(move, drawn, [picture], api_name=False, show_progress="hidden")
+            words.select(chosen, [seen], [word], api_visibility="private").success(
+                show, drawn, outputs, api_visibility="private"
+            )
+        for choice in (layer, normalisation):
+            choice.change(show, drawn, outputs, api_visibility="private")
+        slider.change(move, drawn, [picture], api_visibility="private", show_progress="hidden")
     return page
 
 
-def _still(seen: Seen, heat, step: int):
+def _clickable(label: str, elem_id: str) -> gr.HighlightedText:
+    """A text whose words can be chosen."""
+    return gr.HighlightedText(
+        label=label,
+        elem_id=elem_id,
+        show_legend=False,
+        show_inline_category=False,
+        combine_adjacent=False,
+        color_map={"word": "#fbbf24"},
+    )
+
+
+def _still(seen: Seen, heat: Heat, step: int) -> np.ndarray:
     return still(seen, heat, min(int(step), seen.steps - 1))
 
 
@@ -119,6 +130,14 @@ def serve(session: Session, title: str, examples: list[tuple[str, str]], host: s
     page = build(session, title, examples)
     page.queue(default_concurrency_limit=1)  # one model, one request at a time
     folders = sorted({str(Path(clip).parent) for clip, _ in examples})
-    how = {"server_name": host, "server_port": port, "allowed_paths": folders, "prevent_thread_lock": not block}
-    page.launch(quiet=not block, theme=THEME, css=CSS, footer_links=[], **how)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        allowed_paths=folders,
+        prevent_thread_lock=not block,
+        quiet=not block,
+        theme=THEME,
+        css=CSS,
+        footer_links=[],
+    )
     return page

@@ -60,8 +60,8 @@ class Session:
     def ask(self, path: str, question: str) -> Seen:
         """The answer about a video or image, and the maps of every word. Raises ValueError, DataError."""
         record = visual_record("the clip", DataRoot(Path()).locate(path), None, question)
-        text, spans = strip_tags(question)
-        record = replace(record, turns=[Turn("user", text, spans, [0] * len(spans)), record.turns[1]])
+        text, tagged = strip_tags(question)
+        record = replace(record, turns=[Turn("user", text, tagged, [0] * len(tagged)), record.turns[1]])
         sample = self.collator.read(record)
         answer = next(generate_tokens(self.model, self.collator, [sample], max_new_tokens=self.max_new_tokens))
         reading = read_words(self.collator, sample, answer, every_word=True, question_words=True)
@@ -79,7 +79,8 @@ class Session:
 def pieces_of(text: str, words: list[Word], kinds: tuple[str, ...]) -> list[tuple[str, int | None]]:
     """The text in pieces: (piece, number of the word that it is, None for what stands between)."""
     places = sorted((word.at, number) for number, word in enumerate(words) if word.kind in kinds)
-    pieces, read = [], 0
+    pieces: list[tuple[str, int | None]] = []
+    read = 0
     for at, number in places:
         end = at + len(words[number].label)
         if at > read:

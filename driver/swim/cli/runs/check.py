@@ -27,7 +27,7 @@ def print_report(report: dict, output: Path):
     if "tokens" in report:
         console.print("tokens: " + ", ".join(f"{name} {value:,.0f}" for name, value in report["tokens"].items()))
     if report["not_read"]:
-        console.print(f"{report['not_read']:,} records were not read, and are not listed: give the same command again")
+        console.print(f"{report['not_read']:,} records could not be read, and are not listed: rerun the same command")
     console.print(f"written: {output}/report.json, skip_list.jsonl")
 
 
