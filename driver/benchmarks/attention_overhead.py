@@ -8,7 +8,7 @@ is forward + backward; optimiser states are left out. The vision tower is frozen
 
 text        text-only SFT on the fork: the same batch, mask_index all False
 supervised  the fork's attention supervision
-released    the released code's way: the rows of every text token behind the video, at every layer, with gradient
+released    the released code's way: the rows of every text token after the video, at every layer, with gradient
 eager       eager attention that returns whole attention matrices (output_attentions=True)
 
 All four project labelled positions only, and the last three end in the same mask loss.
@@ -58,7 +58,7 @@ GOAL_SHARE = 0.1
 
 
 class EveryTextRow:
-    """The released way, in the place of the fork's RowPlan: every layer computes the rows of all text behind the video
+    """The released way, in the place of the fork's RowPlan: every layer computes the rows of all text after the video
     (softmax over the whole sequence, no causal mask, the model's dtype) and keeps their mean over heads."""
 
     def __init__(self, batch: dict[str, torch.Tensor], plan):

@@ -7,7 +7,7 @@ The parts, each a command of its own that can be given alone:
 
 tests          tests/transformers/test_gpu.py: the fork on the GPU against the CPU
 overhead       attention_overhead.py: what supervision costs
-training_step  training_step.py: the whole step beside TRL's SFTTrainer on stock transformers
+training_step  training_step.py: the whole step against TRL's SFTTrainer on stock transformers
 maps           attention_maps.py: generation and attention maps at 16 steps of 720p
 feeding        feeding.py: samples per second by number of data workers
 
@@ -160,7 +160,7 @@ def _training_step(found: dict) -> list[str]:
     peak = found["peak_tflops"]
     title = "Whole training step; TFLOP/s computed" + (f", the card's peak in bf16 is {peak}" if peak else "")
     missing = [f"{way}: {why}" for way, why in found["did_not_run"].items()]
-    header = ["tokens", "way", "s", "tokens/s", "TFLOP/s", "peak GB", "swim is faster by"]
+    header = ["tokens", "way", "s", "tokens/s", "TFLOP/s", "peak GB", "speed-up over TRL"]
     return [title, "", *_table(header, rows), *(["", *missing] if missing else [])]
 
 

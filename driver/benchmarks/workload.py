@@ -99,6 +99,6 @@ def add_workload_options(parser: argparse.ArgumentParser, tokens: list[int]):
     """The options that `make_model` and `make_batch` read, and --tokens."""
     parser.add_argument("--tokens", type=int, nargs="+", default=tokens, help="sequence lengths, about")
     parser.add_argument("--layers", type=int, default=28)
-    parser.add_argument("--text_tokens", type=int, default=200, help="words behind the video")
+    parser.add_argument("--text_tokens", type=int, default=200, help="words after the video")
     parser.add_argument("--supervised_tokens", type=int, default=24)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")

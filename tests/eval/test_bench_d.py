@@ -56,7 +56,8 @@ def test_a_run_from_the_items_to_the_report(options, tmp_path, capsys):
     with ChatServer(lambda request: json.dumps(GOOD)) as server:
         assert bench_d.main(options(server)) == 0
         assert len(server.requests) == 3 and server.requests[0]["temperature"] == 0
-        assert bench_d.main(options(server)) == 0
+        assert "published" not in capsys.readouterr().out  # of 3 other items the paper's numbers would say nothing
+        assert bench_d.main([*options(server), "--published"]) == 0
         assert len(server.requests) == 3  # nothing is paid for twice
         for request in server.requests:
             assert "<ins>" not in json.dumps(request)
@@ -72,7 +73,7 @@ def test_a_run_from_the_items_to_the_report(options, tmp_path, capsys):
     assert report["date"] and report["mean_interval_95"] == [3.5, 3.5] and report["failed"] == {}
     assert [entry["id"] for entry in read_lines(tmp_path / "d" / "scores.jsonl")] == ["0", "1", "2"]
     printed = capsys.readouterr().out
-    assert "3.78" in printed and "about" in printed and "tokens" in printed
+    assert "SWIM-7B, published" in printed and "3.78" in printed and "about" in printed and "tokens" in printed
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert "sk-secret" not in printed and not any(b"sk-secret" in path.read_bytes() for path in files)
 

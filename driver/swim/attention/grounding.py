@@ -123,8 +123,10 @@ def _means(scores: dict[str, torch.Tensor]) -> list[dict]:
 class GroundingScores:
     """Means over the scored (noun token, annotated step) pairs.
 
-    pointing: share of maps whose highest cell lies on the object (cell covered by at least 10 %). inside: share of the
-    map's mass on such cells. chance: share of the cells that are such cells. left_out: pairs whose mask covers no cell.
+    pointing: share of maps whose highest cell is on the object (at least 10 % of the cell is covered).
+    inside: share of the map's mass on such cells.
+    chance: share of the cells that are such cells.
+    left_out: pairs whose mask covers no cell.
     """
 
     pointing: float

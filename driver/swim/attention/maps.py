@@ -60,8 +60,9 @@ def fuse(maps: torch.Tensor, model_config=None) -> torch.Tensor:
 class Word:
     """Tokens [start, end) that a map is wanted of.
 
-    kind: "tag", "phrase", "question" or "answer". instance: of a tag, else None. at: where it begins in the text of its
-    turn, in characters.
+    kind: "tag", "phrase", "question" or "answer".
+    instance: of a tag, else None.
+    at: where it begins in the text of its turn, in characters.
     """
 
     label: str

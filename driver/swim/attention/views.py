@@ -22,8 +22,14 @@ console = Console(soft_wrap=True)
 
 @dataclass(frozen=True)
 class View:
-    """What one model's words look at. maps: float32[Q, L, T, H, W]. heat: float32[Q, T, H, W], as it is drawn; layer_heat:
-    the same of each layer. seconds: that the maps took, peak_bytes: of the GPU meanwhile, None on a CPU."""
+    """What one model's words look at.
+
+    maps: float32[Q, L, T, H, W].
+    heat: float32[Q, T, H, W], as drawn.
+    layer_heat: float32[Q, L, T, H, W], the same for each layer.
+    seconds: time to compute the maps.
+    peak_bytes: of the GPU meanwhile, None on a CPU.
+    """
 
     name: str
     maps: torch.Tensor

@@ -14,8 +14,13 @@ _LEAST_LETTERS = 3  # fewer tell nothing about a text
 
 @dataclass(frozen=True)
 class Language:
-    """articles: words that may come, go or change beside a noun phrase. small_words: the others that carry no content.
-    noun_first: a noun stands before the adjectives that describe it. particles: mark the case right after a noun."""
+    """What the checks know of one language.
+
+    articles: words that may come, go or change beside a noun phrase.
+    small_words: other words without content.
+    noun_first: whether a noun precedes the adjectives that describe it.
+    particles: mark the case right after a noun.
+    """
 
     name: str
     articles: frozenset[str]

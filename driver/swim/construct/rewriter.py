@@ -12,8 +12,12 @@ from swim.reply_cache import Reply
 
 @dataclass(frozen=True)
 class RewriteSettings:
-    """attempts: replies asked for one record at most. with_frames: outlined frames shown with it. synonyms: also write a
-    synonym variant of bench items."""
+    """How records are rewritten.
+
+    attempts: maximum replies per record.
+    with_frames: outlined frames shown with it.
+    synonyms: also write a synonym variant of bench items.
+    """
 
     attempts: int = 3
     with_frames: int = 0

@@ -68,8 +68,10 @@ class Text:
 class Task:
     """A record to rewrite.
 
-    raw: the record, a caption as a conversation. texts: all of them; only those with placeholders
-    are rewritten. instances: {frame number: segmentation} of each. source, fps: of its frames.
+    raw: the record, a caption as a conversation.
+    texts: all of them; only those with placeholders are rewritten.
+    instances: {frame number: segmentation} of each.
+    source, fps: of its frames.
     """
 
     where: str

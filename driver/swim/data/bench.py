@@ -37,7 +37,9 @@ _Text = Annotated[str, Field(strict=True, min_length=1)]
 class BenchQ:
     """A multiple-choice question of VideoRefer-Bench-Q; its tags are kept.
 
-    where: file and item, for messages. path, fps, instances: as in `Record`. frame_idx: the item's own, as text.
+    where: file and item, for messages.
+    path, fps, instances: as in `Record`.
+    frame_idx: the item's own, as text.
     """
 
     where: str

@@ -48,8 +48,11 @@ class _Config(BaseModel):
 class ResolvedSource:
     """One file of a mixture.
 
-    records: in the file. selected: rows of one epoch, after strategy, weight and skip list. skipped: rows that the skip
-    list leaves out. sha256: of the file's bytes. untrusted: see `swim.data.root.DataRoot`.
+    records: in the file.
+    selected: rows of one epoch, after strategy, weight and skip list.
+    skipped: rows that the skip list leaves out.
+    sha256: of the file's bytes.
+    untrusted: see `swim.data.root.DataRoot`.
     """
 
     json_path: str

@@ -101,10 +101,12 @@ class Turn:
 class Record:
     """One conversation about one video or image.
 
-    where: file and record, for messages. path: the video file, frame folder or image, a URL as text; the frames
-    themselves when they are listed; None for text alone. is_image: an image. instances: for each instance {frame number: segmentation},
-    usable ones only; [] when the record is not supervised. fps: rate of a frame folder or frame list, None when nobody
-    says; a video file has its own. stray_placeholders: how many <video> and <image> were removed from its questions.
+    where: file and record, for messages.
+    path: the video file, frame folder or image; a URL as text; the list of frames if they are listed; None for text only.
+    is_image: whether `path` is an image.
+    instances: {frame number: segmentation} of each, usable ones only; [] if the record is not supervised.
+    fps: of a frame folder or frame list, None if unknown; a video file has its own.
+    stray_placeholders: how many <video> and <image> were removed from its questions.
     """
 
     where: str

@@ -19,9 +19,10 @@ class GenerationInputs:
     """A batch as `model.generate` takes it, and where its text lies.
 
     tensors: on the CPU; input_ids, attention_mask and mm_token_type_ids int64[B, S], padded on the left, and what the
-    processor makes of the pixels. chats: each sample's chat text up to the generation prompt, every visual still one
-    placeholder. offsets: int64[B, S, 2], each token's characters [start, end) in the text with expanded placeholders.
-    replacements: of each sample, the way from its chat text there, see `swim.data.tokens.place_in_expanded`.
+        processor makes of the pixels.
+    chats: each sample's chat text up to the generation prompt, every visual still one placeholder.
+    offsets: int64[B, S, 2], each token's characters [start, end) in the text with expanded placeholders.
+    replacements: of each sample, how its chat text became that text, see `swim.data.tokens.place_in_expanded`.
     """
 
     tensors: dict[str, torch.Tensor]

@@ -25,9 +25,12 @@ Result = TypeVar("Result")
 class VisualBudget:
     """How much of a video the model sees; the defaults are the paper's.
 
-    max_frames: at most so many frames. min_pixels, max_pixels: bounds of one resized frame. total_pixels: of all frames
-    together. fps: at most so many frames a second of the clip, but 2 at least; None: any number. Resizing follows
-    qwen-vl-utils: sides are multiples of 28 (patch 14, merge 2).
+    max_frames: maximum frames per clip.
+    min_pixels, max_pixels: bounds of one resized frame.
+    total_pixels: maximum of all frames together.
+    fps: maximum frames per second of the clip, though never fewer than 2 frames; None for no limit.
+
+    Resizing follows qwen-vl-utils: sides are multiples of 28 (patch 14, merge 2).
     """
 
     max_frames: int = 32
@@ -101,7 +104,9 @@ class ClipLimits:
 class Clip:
     """Sampled, resized frames.
 
-    frames: uint8[F, 3, h, w]. numbers: their frame numbers in the file. total, fps: of the whole file.
+    frames: uint8[F, 3, h, w].
+    numbers: their frame numbers in the file.
+    total, fps: of the whole file.
     height, width: a frame's size in the file, upright, in pixels.
     """
 
@@ -146,8 +151,11 @@ def read_clip(
 
 @dataclass(frozen=True)
 class Header:
-    """What a source tells before its frames are read. total, fps, height, width: as in Clip. tokens: visual tokens of
-    the clip that `read_clip` would make of it."""
+    """What is known of a source before its frames are read.
+
+    total, fps, height, width: as in Clip.
+    tokens: visual tokens of the clip that `read_clip` would make of it.
+    """
 
     total: int
     fps: float

@@ -40,8 +40,12 @@ console = Console(soft_wrap=True)
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out clips. asked: each with its question; swapped: the same clips asked for another of their objects, but
-    with the masks of the first; answers: the right answer to `asked`; other: the swapped question with its own masks.
+    """Held-out clips.
+
+    asked: each with its question.
+    swapped: the same clips with a question about another object, but the masks of the first.
+    other: the swapped question with its own masks.
+    answers: the right answers to `asked`.
     """
 
     asked: list[Sample]
