@@ -190,9 +190,8 @@ def test_an_annotated_frame_is_the_last_to_go():
 
 def test_too_many_tokens_at_the_smallest_size_are_an_error(mp4):
     budget = VisualBudget(min_pixels=4 * 28 * 28)
-    assert (
-        len(read_clip(mp4, ClipLimits(budget, max_tokens=2)).numbers) == 2
-    )  # qwen-vl-utils' rule: 56 x 84 down to 1 x 2 cells
+    # qwen-vl-utils' rule: 56 x 84 down to 1 x 2 cells
+    assert len(read_clip(mp4, ClipLimits(budget, max_tokens=2)).numbers) == 2
     for most in (1, 0, -3):
         message = f"clip.mp4: 2 visual tokens at least .*56 x 84, {most} fit; raise max_length"
         with pytest.raises(DataError, match=message) as caught:

@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -96,7 +96,7 @@ class UnderWay:
     def __init__(self, workers: int):
         self._rows = SPAWN.RawArray("q", [_NOTHING] * workers)
         self._workers = SPAWN.Value("q", 0)
-        self._number = 0  # of this worker
+        self._number: int  # of this worker, from `join` on
 
     def join(self):
         """Takes a place; called once by each worker."""
@@ -111,28 +111,24 @@ class UnderWay:
         return [row for row in self._rows if row != _NOTHING]
 
 
-_check_rows_here: Callable[[list[int]], list[dict]]  # of this worker process, from _start_worker on
+_checker: Checker  # of this worker process, from _start_worker on, as is the next
+_under_way: UnderWay
 
 
 def _start_worker(under_way: UnderWay, config_path: str, level: str, settings: DataSettings, model: str | None):
-    global _check_rows_here
+    global _checker, _under_way
     torch.set_num_threads(1)
-    checker = Checker(load_mixture(config_path), level, settings, model)
+    _checker, _under_way = Checker(load_mixture(config_path), level, settings, model), under_way
     under_way.join()
-
-    def check_rows(numbers: list[int]) -> list[dict]:
-        results = []
-        for number in numbers:
-            under_way.note(number)
-            results.append(checker(number))
-        under_way.note(_NOTHING)
-        return results
-
-    _check_rows_here = check_rows
 
 
 def _check_rows(numbers: list[int]) -> list[dict]:
-    return _check_rows_here(numbers)
+    results = []
+    for number in numbers:
+        _under_way.note(number)
+        results.append(_checker(number))
+    _under_way.note(_NOTHING)
+    return results
 
 
 class Progress:

@@ -156,10 +156,8 @@ def cover_cells(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
     Cells need not align with pixels; a pixel that two cells cut counts for each by its part.
     Example: a 1 x 3 mask [1, 1, 0] on one row of two cells -> [1.0, 1/3].
     """
-    tall, wide = (
-        _extent(np.any(mask, axis=1)),
-        _extent(np.any(mask, axis=0)),
-    )  # most objects are small: their box is enough
+    # most objects are small: their box is enough
+    tall, wide = _extent(np.any(mask, axis=1)), _extent(np.any(mask, axis=0))
     box = torch.from_numpy(mask[tall, wide].astype(np.float32))
     down, across = _overlaps(mask.shape[0], rows)[:, tall], _overlaps(mask.shape[1], columns)[:, wide]
     # torch has one thread in a worker process, while numpy would multiply on every core of the machine in each of them

@@ -40,8 +40,7 @@ class Estimate:
     """Bytes.
 
     weights, gradients, optimizer: of one process.
-    host: of these, per process, what lies in host memory though there is a GPU.
-    resuming: of host memory, per process and for a while, when a checkpoint is loaded.
+    host: the part of these that is in host memory, per process, although there is a GPU.
     checkpoint, model: on the disk; of a checkpoint, and of the weights alone.
     """
 
@@ -51,7 +50,11 @@ class Estimate:
     host: int
     checkpoint: int
     model: int
-    resuming: int = 0
+
+    @property
+    def resuming(self) -> int:
+        """Of host memory, per process and for a while: the optimiser's part of a checkpoint that is being loaded."""
+        return self.optimizer
 
 
 def estimate(parameters: Iterable[tuple[int, int, bool]], sharing: Parallelism, adapter: bool = False) -> Estimate:
@@ -83,7 +86,7 @@ def estimate(parameters: Iterable[tuple[int, int, bool]], sharing: Parallelism, 
         own = 0 if adapter else everything - learnt_bytes
     else:
         own = model if sharing.zero or sharing.fsdp else 0
-    return Estimate(*per_process, in_host, model + own + optimizer, model, resuming=per_process[2])
+    return Estimate(*per_process, in_host, model + own + optimizer, model)
 
 
 def parallelism_of(accelerator) -> Parallelism:

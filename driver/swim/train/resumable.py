@@ -110,6 +110,7 @@ class ResumableTrainer(Trainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def _save_checkpoint(self, model, trial):
+        self.run_folder.mkdir(parents=True, exist_ok=True)
         with saving(self.run_folder, f"checkpoint-{self.state.global_step}", self.checkpoint_bytes):
             super()._save_checkpoint(model, trial)
 
@@ -120,12 +121,10 @@ class ResumableTrainer(Trainer):
 
     @property
     def run_folder(self) -> Path:
-        """output_dir, made when missing."""
+        """output_dir as a path."""
         if self.args.output_dir is None:
             raise ValueError("a run needs an output_dir")
-        folder = Path(self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return Path(self.args.output_dir)
 
     def _save_rng_state(self, output_dir):
         """Saves beside the random numbers' state what stands between two log lines."""
@@ -183,7 +182,7 @@ class ResumableTrainer(Trainer):
         super().log(logs, start_time)
 
 
-_OWN = {"__init__", "between_logs", "restore_between_logs", "run_folder", "_offloads_optimizer", "_between_logs_path"}
+OWN = {"__init__", "between_logs", "restore_between_logs", "run_folder", "_offloads_optimizer", "_between_logs_path"}
 _TRAINERS_STATE = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged")
 
 
@@ -192,9 +191,11 @@ def refuse_unknown_release(base: type, overriding: type, own: set[str]):
     methods = {name for name, value in vars(overriding).items() if callable(value)} - own
     missing = sorted(name for name in methods if not hasattr(base, name))
     if missing:
-        raise ImportError(f"{base.__module__} of this release has no {', '.join(missing)}, which {overriding} mends")
+        raise ImportError(
+            f"{base.__module__} of this release has no {', '.join(missing)}, which {overriding.__name__} overrides"
+        )
 
 
-refuse_unknown_release(Trainer, ResumableTrainer, _OWN)
+refuse_unknown_release(Trainer, ResumableTrainer, OWN)
 if any(f"self.{name}" not in inspect.getsource(Trainer) for name in _TRAINERS_STATE):
     raise ImportError(f"Trainer of this release keeps its sums in other places than {', '.join(_TRAINERS_STATE)}")

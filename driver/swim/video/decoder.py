@@ -180,11 +180,12 @@ class VideoFile:
         self.close()
         self._open()
         wanted = None if numbers is None else set(numbers)
+        last = None if numbers is None else numbers[-1]
         for number, frame in enumerate(self._container.decode(self._stream)):
             _refuse_damage(frame)
             if wanted is None or number in wanted:
                 yield number, frame
-            if wanted is not None and number >= max(wanted):
+            if last is not None and number >= last:
                 return
 
     def _sought(self, numbers: list[int], timestamps: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
