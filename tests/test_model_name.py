@@ -5,7 +5,7 @@ import json
 import pytest
 
 from swim.cli.infer import main as infer
-from swim.model_name import DEMO_MODEL, NoModel, check_model_name
+from swim.model_name import DEMO_MODEL, NoModel, check_model_name, short_names, weights_digest
 
 
 @pytest.fixture
@@ -43,6 +43,23 @@ def test_a_path_without_a_model_is_told_with_the_next_step(folder, name, told):
 @pytest.mark.parametrize("name", ["run/checkpoint-30", "Qwen/Qwen2.5-VL-7B-Instruct", "gpt2"])
 def test_a_model_and_a_hubs_name_pass(folder, name):
     check_model_name(name)
+
+
+def test_weights_are_told_apart_by_what_they_hold(tmp_path):
+    """Not by their time: a copy of a folder is the same model."""
+    assert weights_digest("Qwen/Qwen2.5-VL-7B-Instruct") is None
+    for name, middle in (("a", b"x"), ("b", b"x"), ("c", b"y")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"header" + middle * 3_000_000)
+    first, copy, other = (weights_digest(tmp_path / name) for name in "abc")
+    assert first == copy != other
+
+
+def test_short_names_tell_models_apart():
+    assert short_names(["output/demo/text_only", "output/demo"]) == ["text_only", "demo"]
+    assert short_names(["a/model", "b/model"]) == ["a_model", "b_model"]
+    with pytest.raises(ValueError, match="expected different models"):
+        short_names(["a/model", "a/model"])
 
 
 def test_nothing_is_made_for_a_model_that_is_not_there(folder, capsys):

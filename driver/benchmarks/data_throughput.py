@@ -46,11 +46,11 @@ from drawn_clips import ANSWER, FPS, FRAMES, HEIGHT, QUESTION, WIDTH, draw_clip,
 from pycocotools import mask as coco  # noqa: E402
 from transformers import AutoConfig, AutoProcessor  # noqa: E402
 
-from swim.data.chat import SYSTEM_PROMPT  # noqa: E402
 from swim.data.collator import SwimCollator  # noqa: E402
 from swim.data.masks import cover_cells, decode_mask  # noqa: E402
 from swim.data.mixture import row_record  # noqa: E402
 from swim.demo.model import build_tiny_model  # noqa: E402
+from swim.prompts import SYSTEM_PROMPT  # noqa: E402
 from swim.video.clip import VisualBudget, resize_frame  # noqa: E402
 from swim.video.decoder import VideoFile  # noqa: E402
 from swim.video.patches import with_fast_patches  # noqa: E402

@@ -1,9 +1,11 @@
 """What may be named as a model: a folder with weights, an adapter's folder, or a name on the hub."""
 
+import hashlib
 import re
 from pathlib import Path
 
 DEMO_MODEL = "output/demo"  # where run_sft.sh leaves it
+_MIB = 1 << 20
 _CONFIGS = ("config.json", "adapter_config.json")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -31,6 +33,37 @@ def check_model_name(name: str | Path):
         or (len(path.parts) > 1 and path.parent.is_dir())
     ):
         raise NoModel(f"cannot load the model {name}: no such folder; expected one, or a name on the hub")
+
+
+def weights_digest(model: str | Path) -> str | None:
+    """Tells the weights of a model's folder from those of a later training into it; None for a name on the hub.
+
+    SHA-256 over name, size, first and last MiB of every weight file: training changes them all.
+    """
+    files = sorted(path for ending in ("*.safetensors", "*.bin") for path in Path(model).glob(ending))
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_MIB))
+            file.seek(max(0, size - _MIB))
+            digest.update(file.read(_MIB))
+    return digest.hexdigest()
+
+
+def short_names(models: list[str]) -> list[str]:
+    """A name for each, for folders and tables: the last part of the path, or the last two where that is shared.
+
+    Raises ValueError for a model that is given twice.
+    """
+    for parts in (1, 2):
+        names = ["_".join(Path(model).parts[-parts:]) for model in models]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"--model: expected different models, found {' '.join(models)}")
 
 
 def _instead(folder: Path) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from swim.cli import bench_q
 from swim.data.bench import parse_bench_q
+from swim.demo.model import build_tiny_model
 from swim.eval import scores_q
 from swim.eval.items import read_items
 
@@ -51,10 +52,37 @@ def test_every_item_is_answered_and_reported(benches, small, tmp_path, capsys):
     assert "holds another evaluation; different: questions" in capsys.readouterr().err
 
 
+def test_models_stand_side_by_side(benches, small, tiny_model_dir, tmp_path, capsys):
+    other = build_tiny_model(tmp_path / "other", seed=1)
+    options = [*small()[2:], "--questions", str(benches.bench_q), "--output", str(tmp_path / "q")]
+    models = ["--model", str(other), str(tiny_model_dir)]
+    assert bench_q.main([*models, *options]) == 0
+    table = capsys.readouterr().out
+    last = tiny_model_dir.name
+    assert all(word in table for word in ("other", last, "chance", "25.0", *KINDS)) and "published" not in table
+    (result,) = json.loads((tmp_path / "q" / "compare.json").read_text())
+    reports = {name: json.loads((tmp_path / "q" / name / "report.json").read_text()) for name in ("other", last)}
+    assert (result["first"]["model"], result["second"]["model"]) == (str(other), str(tiny_model_dir))
+    difference = reports[last]["micro"] - reports["other"]["micro"]
+    assert result["all"]["difference"] == pytest.approx(difference, abs=1e-3) and not result["differing_settings"]
+
+    assert bench_q.main(["--model", str(other), str(other), *options]) == 2
+    assert "expected different models" in capsys.readouterr().err
+
+
+def test_answers_of_weights_that_were_trained_anew_are_not_taken_for_todays(benches, small, tmp_path, capsys):
+    model = build_tiny_model(tmp_path / "model")
+    options = [*small()[2:], "--questions", str(benches.bench_q), "--output", str(tmp_path / "q"), "--limit", "2"]
+    assert bench_q.main(["--model", str(model), *options]) == 0
+    build_tiny_model(model, seed=1)
+    assert bench_q.main(["--model", str(model), *options]) == 2
+    assert "holds another evaluation; different: weights" in capsys.readouterr().err
+
+
 def test_prompt_and_scores_are_exact(benches):
     file = read_items(benches.bench_q, None, parse_bench_q)
     item = next(iter(file.items.values()))
-    text = scores_q.prompt_of(item)
+    text = item.prompt()
     assert text.startswith(item.question + "\n(A) ") and text.count("\n") == 5
     assert text.endswith("\nAnswer with the option's letter from the given choices directly.")
     answers = {key: item.answer for key, item in file.items.items()}

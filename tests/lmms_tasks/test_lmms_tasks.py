@@ -14,7 +14,7 @@ from swim.demo.clips import make_demo_data
 from swim.errors import DataError
 from swim.eval.items import read_items
 from swim.eval.judge import DIMENSIONS
-from swim.eval.scores_q import prompt_of, score_items, summarise
+from swim.eval.scores_q import score_items, summarise
 from swim.lmms_tasks import utils
 from swim.lmms_tasks.__main__ import TASKS_FOLDER, prepare_items
 
@@ -45,7 +45,7 @@ def test_items_and_scores_are_the_drivers(benches, environment, tmp_path):
     docs = prepared("videorefer_bench_q", tmp_path)
     file = read_items(benches.bench_q, None, parse_bench_q)
     assert [doc["id"] for doc in docs] == list(file.items)
-    assert utils.text(docs[0]) == prompt_of(next(iter(file.items.values()))).replace("<ins>", "").replace("</ins>", "")
+    assert utils.text(docs[0]) == next(iter(file.items.values())).prompt().replace("<ins>", "").replace("</ins>", "")
     assert all(Path(path).exists() and Path(path).is_absolute() for doc in docs for path in utils.video(doc))
     answers = {doc["id"]: f"({'ABCD'[number % 4]})" for number, doc in enumerate(docs)}
     answered = [utils.results_q(doc, [answers[doc["id"]] + "\n"])["accuracy"] for doc in docs]

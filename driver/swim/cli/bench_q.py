@@ -8,13 +8,14 @@ run resumes when the same command is rerun. Several processes: `accelerate launc
 
 from swim.cli.options import add_model_options
 from swim.command_line import command_parser
-from swim.eval.letters import PARSERS, PROMPT
+from swim.eval.letters import PARSERS
+from swim.prompts import BENCH_Q_PROMPT
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "swim bench-q")
     parser.add_argument("--parser", choices=PARSERS, default="strict", help="how a letter is read from an answer")
-    parser.add_argument("--prompt", default=PROMPT, help="with {question} and {options}")
+    parser.add_argument("--prompt", default=BENCH_Q_PROMPT, help="with {question} and {options}")
     parser.add_argument(
         "--published", action="store_true", help="also print the paper's numbers, as is done for all 1,000 items"
     )

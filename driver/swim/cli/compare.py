@@ -7,13 +7,11 @@ bootstrap of the difference, McNemar's exact test for right and wrong answers, a
 Markdown; writes compare.md and compare.json into `--output`.
 """
 
-import json
 import sys
 from pathlib import Path
 
 from swim.command_line import command_parser
-from swim.eval.compare import as_markdown, compare, read_run
-from swim.files import write_atomically
+from swim.eval.compare import compare, read_run, write_comparison
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,9 +29,5 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    text = "\n".join(as_markdown(result) for result in results)
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.output / "compare.md", text)
-    write_atomically(options.output / "compare.json", json.dumps(results, indent=1) + "\n")
-    print(text)
+    print(write_comparison(options.output, results))
     return 0

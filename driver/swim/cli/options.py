@@ -28,11 +28,14 @@ def add_data_options(parser: argparse.ArgumentParser):
     parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
 
 
-def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int):
-    """--model and everything else that decides its answers."""
-    parser.add_argument(
-        "--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name; or the server's model"
-    )
+def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int, several: bool = False):
+    """--model and everything else that decides its answers. several: models may stand side by side."""
+    what = "checkpoint, LoRA folder or hub name; or the server's model"
+    if several:
+        what += "; several are compared with the last (default: the demo's, before training, text only, and supervised)"
+        parser.add_argument("--model", nargs="+", help=what)
+    else:
+        parser.add_argument("--model", default=DEMO_MODEL, help=what)
     add_data_options(parser)
     parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens, help="maximum tokens of an answer")
     parser.add_argument("--batch_size", type=int, default=1, help="questions answered together, by a local model")
@@ -46,7 +49,7 @@ def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int):
 def add_model_options(parser: argparse.ArgumentParser, output: str, max_new_tokens: int):
     """--questions, --model and everything that decides its answers."""
     parser.add_argument("--questions", help="the benchmark's JSON file (default: the demo's)")
-    add_answer_options(parser, max_new_tokens)
+    add_answer_options(parser, max_new_tokens, several=True)
     add_root_options(parser, "the items' videos are")
     parser.add_argument("--output", default=output, help="folder of answers and report")
     parser.add_argument("--limit", type=int, help="the first N items only")

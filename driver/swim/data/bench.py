@@ -1,6 +1,7 @@
 """Items of VideoRefer-Bench and records of the original VideoRefer layout, checked and typed."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,11 +27,20 @@ from swim.data.records import (
 from swim.data.root import DataRoot
 from swim.data.tags import strip_placeholders, strip_tags
 from swim.errors import DataError, Reason
+from swim.prompts import BENCH_Q_PROMPT
 
 # The question of a Bench-D item that has a caption only; <object> stands for the object's name.
 DEFAULT_QUESTION = "Please give a detailed description of <object>."
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LETTER = re.compile(r"\s*\(([A-Z])\)")
 _Text = Annotated[str, Field(strict=True, min_length=1)]
+
+
+def letter_options(options: Iterable[str]) -> list[str]:
+    """The options as "(A) a helmet", whether they bring their letters or not."""
+    return [
+        option if option.lstrip()[:1] == "(" else f"({letter}) {option}" for letter, option in zip(LETTERS, options)
+    ]
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,15 @@ class BenchQ:
     def letter(self) -> str:
         """The right option's letter; the i-th option without one is the i-th of the alphabet."""
         written = _LETTER.match(self.answer)
-        return written.group(1) if written else chr(ord("A") + self.options.index(self.answer))
+        return written.group(1) if written else LETTERS[self.options.index(self.answer)]
+
+    @property
+    def lettered(self) -> list[str]:
+        return letter_options(self.options)
+
+    def prompt(self, prompt: str = BENCH_Q_PROMPT) -> str:
+        """The text that a model is asked, from the question with its tags, and the options."""
+        return prompt.format(question=self.question, options="\n".join(self.lettered))
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,7 @@ from dataclasses import dataclass
 
 from swim.data.records import Turn
 from swim.errors import DataError
-
-# The system prompt of the paper, the same in training and evaluation.
-SYSTEM_PROMPT = (
-    "You are Qwen, a helpful assistant with global scene understanding, capable of grounding user-specified text to the "
-    "corresponding object instance in the image and providing fine-grained analysis based on visual evidence."
-)
+from swim.prompts import SYSTEM_PROMPT
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers.utils import cached_file
 
-from swim.data.chat import SYSTEM_PROMPT
 from swim.errors import DataError
 from swim.files import decode_text, read_file, write_atomically
+from swim.prompts import SYSTEM_PROMPT
 from swim.video.clip import VisualBudget
 
 READING_FILE = "reading_settings.json"

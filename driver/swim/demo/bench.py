@@ -1,19 +1,17 @@
 """VideoRefer-Bench-Q and -D files about the demo's held-out clips: what their masks say, in the benches' own format."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from swim.demo.shapes import PATTERNS
+from swim.data.bench import letter_options
+from swim.demo.facts import Choice, Track, choices_about, describing, description
 from swim.files import write_atomically
 
-MOST_CLIPS = 40  # five questions each
-DIRECTIONS = ("to the left", "to the right", "upwards", "downwards")
-PLACES = ("left of it", "right of it", "above it", "below it")
-EDGES = ("the left edge", "the right edge", "the top edge", "the bottom edge")
+MOST_CLIPS = 80  # five questions each
 
 
 @dataclass(frozen=True)
@@ -22,10 +20,12 @@ class Benches:
     bench_d: Path
 
 
-def write_benches(held_out_json: Path) -> Benches:
+def write_benches(held_out_json: Path, drawn_order: bool = False) -> Benches:
     """Writes bench_q.json and bench_d.json beside the demo's held-out records, unless they are there already.
 
-    Bench-Q has one question of each type per clip, Bench-D one description. Videos are relative to the folder.
+    Bench-Q has one question of each type per clip, Bench-D one description; every pattern is asked for equally often.
+    Videos are relative to the folder. drawn_order: draw the order of each question's options; otherwise a type has the
+    same options in the same order everywhere, as in the tiny model's training records.
     """
     benches = Benches(*(held_out_json.parent / name for name in ("bench_q.json", "bench_d.json")))
     made = held_out_json.stat().st_mtime_ns
@@ -34,96 +34,45 @@ def write_benches(held_out_json: Path) -> Benches:
     records = json.loads(held_out_json.read_text())[:MOST_CLIPS]
     questions: list[dict] = []
     descriptions: list[dict] = []
+    times_asked = Counter[str]()
     for number, record in enumerate(records):
-        things = [_Track(thing) for thing in record["all_objects"]]
         rng = np.random.default_rng([number, len(records)])
-        asked, other = (things[i] for i in rng.permutation(len(things))[:2])
-        size_px = asked.size_px
-        for kind, question, answer, choices, tracks in _questions(asked, other, size_px):
-            questions.append(
-                _item(len(questions), record, kind, question, answer, list(rng.permutation(choices)), tracks)
-            )
-        descriptions.append(_description(number, record, asked))
+        tracks = [Track(**record["all_objects"][i]) for i in rng.permutation(len(record["all_objects"]))]
+        asked = min(tracks, key=lambda track: times_asked[track.pattern])
+        other = next(track for track in tracks if track is not asked)
+        times_asked[asked.pattern] += 1
+        for choice in choices_about(asked, other):
+            if drawn_order:
+                choice = choice._replace(choices=list(map(str, rng.permutation(choice.choices))))
+            questions.append(_item(len(questions), record, choice))
+        descriptions.append(_description(number, record, asked, other))
     for path, items in ((benches.bench_q, questions), (benches.bench_d, descriptions)):
         write_atomically(path, json.dumps(items))
     return benches
 
 
-class _Track:
-    """One object of a clip: phrase, pattern, annotation; centres float[T, 2] (x, y) and area in pixels."""
-
-    def __init__(self, thing: dict):
-        self.phrase, self.pattern, self.annotation = thing["phrase"], thing["pattern"], thing["annotation"]
-        frames = sorted(self.annotation, key=int)
-        masks = np.stack([coco_mask.decode(self.annotation[frame]["segmentation"]) for frame in frames])
-        self.size_px = masks.shape[2]
-        self.first = frames[0]
-        self.centres = np.array([np.argwhere(mask).mean(0)[::-1] + 0.5 for mask in masks])
-        self.area = masks.sum() / len(masks)
-
-    @property
-    def tagged(self) -> str:
-        return f"<ins>{self.phrase}</ins>"
-
-    @property
-    def movement(self) -> np.ndarray:
-        return self.centres[-1] - self.centres[0]
-
-
-def _questions(asked: _Track, other: _Track, size_px: int):
-    """(type, question, right answer, choices, tracks named) of each type of Bench-Q."""
-    yield "Basic Questions", f"What pattern does the {asked.tagged} have?", asked.pattern, PATTERNS, [asked]
-    moves = f"In which direction does the {asked.tagged} move from the first frame to the last?"
-    yield "Sequential Questions", moves, _toward(asked.movement, DIRECTIONS), DIRECTIONS, [asked]
-    where = f"Where is the {asked.tagged}, seen from the {other.tagged}?"
-    place = _toward(asked.centres[0] - other.centres[0], PLACES)
-    yield "Relationship Questions", where, place, PLACES, [asked, other]
-    larger = f"Could the {asked.tagged} be hidden behind the {other.tagged}, going by their areas?"
-    sizes = ("Yes, it is smaller", "No, it is larger")
-    yield "Reasoning Questions", larger, sizes[int(asked.area > other.area)], sizes, [asked, other]
-    future = f"Which edge will the {asked.tagged} reach first if it goes on like this?"
-    yield "Future Predictions", future, EDGES[_first_edge(asked, size_px)], EDGES, [asked]
-
-
-def _toward(vector: np.ndarray, names: tuple[str, ...]) -> str:
-    """The name of the axis direction (left, right, up, down) that a vector in pixels, y down, follows most."""
-    x, y = vector
-    return names[(0 if x < 0 else 1) if abs(x) >= abs(y) else (2 if y < 0 else 3)]
-
-
-def _first_edge(track: _Track, size_px: int) -> int:
-    """Index into EDGES of the edge that the centre reaches first at its present speed."""
-    (x, y), (dx, dy) = track.centres[-1], track.movement
-    distances = (x, size_px - x, y, size_px - y)
-    speeds = (-dx, dx, -dy, dy)
-    return int(np.argmin([d / s if s > 0 else np.inf for d, s in zip(distances, speeds)]))
-
-
-def _item(
-    number: int, record: dict, kind: str, question: str, answer: str, choices: list, tracks: list[_Track]
-) -> dict:
-    options = [f"({letter}) {choice}" for letter, choice in zip("ABCD", choices)]
+def _item(number: int, record: dict, choice: Choice) -> dict:
+    options = letter_options(choice.choices)
     return {
         "id": number,
         "video": record["video"],
-        "Question": question,
+        "Question": choice.question,
         "options": options,
-        "Answer": next(option for option in options if option[4:] == answer),
-        "type": kind,
-        "frame_idx": tracks[0].first,
-        "annotation": [track.annotation for track in tracks],
+        "Answer": options[choice.choices.index(choice.answer)],
+        "type": choice.kind,
+        "frame_idx": choice.tracks[0].first,
+        "annotation": [track.annotation for track in choice.tracks],
     }
 
 
-def _description(number: int, record: dict, track: _Track) -> dict:
-    reference = f"The {track.phrase} is {track.pattern} and moves {_toward(track.movement, DIRECTIONS)}."
+def _description(number: int, record: dict, asked: Track, other: Track) -> dict:
     return {
         "id": number,
         "video": record["video"],
         "conversations": [
-            {"from": "human", "value": f"<video>\nPlease describe the {track.tagged} in the video in detail."},
-            {"from": "gpt", "value": reference},
+            {"from": "human", "value": f"<video>\n{describing(asked)}"},
+            {"from": "gpt", "value": description(asked, other)},
         ],
-        "frame_idx": track.first,
-        "annotation": [track.annotation],
+        "frame_idx": asked.first,
+        "annotation": [asked.annotation, other.annotation],
     }

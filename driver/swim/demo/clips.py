@@ -20,15 +20,24 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from swim.concurrently import WorkerProcesses
+from swim.data.bench import LETTERS, letter_options
+from swim.data.tags import strip_tags
+from swim.demo.facts import Track
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render
+from swim.demo.talk import talk_record
+from swim.prompts import BENCH_Q_PROMPT
 from swim.video.encoder import write_video
 
 QUESTION = "What pattern does the {} have?"
 # The pattern follows the noun at once: the token that looks at the object is the one that has to tell what it sees.
 ANSWER = "The {} {}"
+# The same for multiple choice, with the options always in the order of PATTERNS: a tiny model does not learn in minutes
+# to look a letter up among options in another order.
+CHOICE = "The {} ({})"
 
+VIDEO = "<video>\n"
 _SPLITS = ("train", "held_out")
-_LAYOUT_VERSION = 5  # raise it when the drawing or the layout changes, so that old folders are made again
+LAYOUT_VERSION = 6  # raise it when the drawing or the layout changes, so that old folders are made again
 _PARALLEL_FROM_CLIPS = 64  # below this, starting worker processes costs more than it saves
 
 
@@ -47,9 +56,10 @@ def demo_texts() -> Iterator[str]:
     """Every question and every answer that a clip can give, without tags: what a tokenizer has to know."""
     for colour in COLOURS:
         for shape in SHAPES:
-            yield QUESTION.format(f"{colour} {shape}")
             for pattern in PATTERNS:
-                yield ANSWER.format(f"{colour} {shape}", pattern)
+                for conversation in conversations(f"{colour} {shape}", pattern):
+                    for turn in conversation:
+                        yield strip_tags(turn["value"].removeprefix(VIDEO))[0]
 
 
 def _annotation(masks: np.ndarray, every: int) -> dict:
@@ -61,30 +71,34 @@ def _annotation(masks: np.ndarray, every: int) -> dict:
     return annotation
 
 
-def conversation(phrase: str, pattern: str) -> list[dict]:
-    """Return the question and answer about one object, in NL-Refer's form, tagged."""
+def conversations(phrase: str, pattern: str) -> tuple[list[dict], list[dict]]:
+    """Return the tagged question and answer about one object, in NL-Refer's form: an open one and Bench-Q's."""
     tagged = f"<ins>{phrase}</ins>"
-    return [
-        {"from": "human", "value": "<video>\n" + QUESTION.format(tagged)},
-        {"from": "gpt", "value": ANSWER.format(tagged, pattern)},
-    ]
+    question = QUESTION.format(tagged)
+    choice = CHOICE.format(tagged, LETTERS[PATTERNS.index(pattern)])
+    return (
+        _turns(question, ANSWER.format(tagged, pattern)),
+        _turns(BENCH_Q_PROMPT.format(question=question, options="\n".join(letter_options(PATTERNS))), choice),
+    )
+
+
+def _turns(question: str, answer: str) -> list[dict]:
+    return [{"from": "human", "value": VIDEO + question}, {"from": "gpt", "value": answer}]
 
 
 def _train_records(things: list[Thing], annotations: list[dict], video: str, asked: Iterable[int]) -> list[dict]:
     return [
-        {
-            "video": video,
-            "conversations": conversation(things[i].phrase, things[i].pattern),
-            "annotation": [annotations[i]],
-        }
+        {"video": video, "conversations": turns, "annotation": [annotations[i]]}
         for i in asked
+        for turns in conversations(things[i].phrase, things[i].pattern)
     ]
 
 
 def _held_out_record(things: list[Thing], annotations: list[dict], video: str, asked: int, other: int) -> dict:
-    """A training record plus ``swap`` (the question about another object) and ``all_objects``."""
-    (record,) = _train_records(things, annotations, video, [asked])
-    record["swap"] = {"object": other, "conversations": conversation(things[other].phrase, things[other].pattern)}
+    """An open question's record plus ``swap`` (the question about another object) and ``all_objects``."""
+    record, _ = _train_records(things, annotations, video, [asked])
+    swap, _ = conversations(things[other].phrase, things[other].pattern)
+    record["swap"] = {"object": other, "conversations": swap}
     record["all_objects"] = [
         {"phrase": thing.phrase, "pattern": thing.pattern, "annotation": annotation}
         for thing, annotation in zip(things, annotations)
@@ -92,8 +106,11 @@ def _held_out_record(things: list[Thing], annotations: list[dict], video: str, a
     return record
 
 
-def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSettings) -> list[dict]:
-    """Draw clip ``index`` of a split, write its mp4 and return its records, still without ``index``."""
+def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSettings, talk: bool = False) -> list[dict]:
+    """Draw clip ``index`` of a split, write its mp4 and return its records, still without ``index``.
+
+    talk: training records are conversations in sentences, one per clip.
+    """
     rng = np.random.default_rng([seed, _SPLITS.index(split), index])
     things = draw_scene(rng, settings)
     frames, masks = render(things, settings, rng)
@@ -103,6 +120,9 @@ def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSetti
     order = [int(i) for i in rng.permutation(len(things))]
     if split == "held_out":
         return [_held_out_record(things, annotations, video, order[0], order[1])]
+    if talk:
+        tracks = [Track(things[i].phrase, things[i].pattern, annotations[i]) for i in order]
+        return [talk_record(tracks, video, rng)]
     return _train_records(things, annotations, video, order[: settings.questions_per_clip])
 
 
@@ -113,21 +133,23 @@ def make_demo_data(
     seed: int = 0,
     settings: ClipSettings = ClipSettings(),
     workers: int | None = None,
+    talk: bool = False,
 ) -> DemoData:
     """Write the demo data and return where it lies. An identical earlier result is kept; anything else is made again.
 
-    ``workers`` processes draw and encode (default: one per core). Raises ``ValueError`` for negative counts.
+    ``talk``: training records for a model that talks, see swim.demo.talk. ``workers`` processes draw and encode (default: one per core). Raises ``ValueError`` for negative counts.
     """
     if train_clips < 0 or held_out_clips < 0:
         raise ValueError(f"clip counts must not be negative: train {train_clips}, held out {held_out_clips}")
     root = Path(output_dir)
     paths = DemoData(root, *(root / name for name in ("train.json", "held_out.json", "train.yaml", "held_out.yaml")))
     request = {
-        "layout": _LAYOUT_VERSION,
+        "layout": LAYOUT_VERSION,
         "seed": seed,
         "train_clips": train_clips,
         "held_out_clips": held_out_clips,
         "settings": asdict(settings),
+        "talk": talk,
     }
     manifest = root / "manifest.json"
     if _is_complete(manifest, request):
@@ -135,7 +157,7 @@ def make_demo_data(
     _clear(root)
     for split, count in zip(_SPLITS, (train_clips, held_out_clips)):
         (root / "clips" / split).mkdir(parents=True, exist_ok=True)
-        make = partial(make_clip, split=split, root=root, seed=seed, settings=settings)
+        make = partial(make_clip, split=split, root=root, seed=seed, settings=settings, talk=talk)
         _write_split(root, split, count, make, workers)
     hashes = {str(path.relative_to(root)): _sha256(path) for path in _own_files(root)}
     manifest.write_text(json.dumps({"request": request, "sha256": hashes}, indent=1))

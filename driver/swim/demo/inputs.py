@@ -1,13 +1,16 @@
-"""What the demo trains on: its clips and its tiny model, made when missing."""
+"""What the demo trains on: its clips and its model, tiny or talking, made when missing."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
-from swim.demo.clips import make_demo_data
+from swim.demo.clips import LAYOUT_VERSION, make_demo_data
 from swim.demo.model import build_tiny_model
+from swim.demo.shapes import ClipSettings
+from swim.demo.talking import build_talking_model
 
 
 class DemoOptions(BaseModel):
@@ -18,11 +21,17 @@ class DemoOptions(BaseModel):
     train_clips: int = Field(2000, description="clips to train on")
     held_out_clips: int = Field(200, description="clips to evaluate on")
     seed: int = Field(0, description="of clips and model")
+    language_model: Literal["smollm2"] | None = Field(
+        None, description="a model that can talk, and conversations for it: smollm2; null: the tiny model"
+    )
+
+
+TALKING_SPEED_PX = 8.0  # a movement that sentences can tell has to cross cells of 28 px
 
 
 @dataclass(frozen=True)
 class DemoInputs:
-    """model: folder of the untrained tiny model. train_config: mixture YAML. held_out_json: records with `swap`."""
+    """model: folder of the untrained model. train_config: mixture YAML. held_out_json: records with `swap`."""
 
     model: Path
     train_config: Path
@@ -34,9 +43,14 @@ def make_demo_inputs(options: DemoOptions) -> DemoInputs:
     root = Path(options.dir)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
-        name = f"clips_{options.train_clips}_{options.held_out_clips}_seed{options.seed}"
-        data = make_demo_data(root / name, options.train_clips, options.held_out_clips, options.seed)
-        model = root / f"tiny_model_seed{options.seed}"
+        talks = options.language_model is not None
+        kind = "talking" if talks else "tiny"
+        name = f"{kind}_clips_{options.train_clips}_{options.held_out_clips}_seed{options.seed}"
+        settings = ClipSettings(max_speed_px=TALKING_SPEED_PX) if talks else ClipSettings()
+        counts = (options.train_clips, options.held_out_clips)
+        data = make_demo_data(root / name, *counts, options.seed, settings, talk=talks)
+        model = root / f"{kind}_model_v{LAYOUT_VERSION}_seed{options.seed}"
         if not (model / "chat_template.jinja").exists():
-            build_tiny_model(model, seed=options.seed)
+            build = build_talking_model if talks else build_tiny_model
+            build(model, seed=options.seed)
     return DemoInputs(model, data.train_config, data.held_out_json)

@@ -25,8 +25,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from swim.data.chat import SYSTEM_PROMPT
 from swim.demo.clips import demo_texts
+from swim.prompts import SYSTEM_PROMPT
 
 DEMO_SYSTEM_PROMPT = "You describe the named object."
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."  # what the template says when a conversation brings none
@@ -191,21 +191,22 @@ def build_processor(tokenizer, chat_template: str) -> Qwen2_5_VLProcessor:
     )
 
 
-def build_config(tokenizer) -> Qwen2_5_VLConfig:
-    """Return the tiny model's configuration, its token ids taken from the tokenizer."""
+def build_config(tokenizer, text: dict = TEXT, supervision: dict = ATTENTION_SUPERVISION) -> Qwen2_5_VLConfig:
+    """Return the configuration of a language model of these sizes (default: the tiny one's) with the demo's vision tower;
+    its token ids are the tokenizer's."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     # rows beyond the tokenizer's, as in Qwen's checkpoints: a multiple of 128 suits every kernel
     vocab_size = math.ceil(len(tokenizer) / 128) * 128
-    text = {**TEXT, "vocab_size": vocab_size, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
+    text = {**text, "vocab_size": vocab_size, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
     return Qwen2_5_VLConfig(
         text_config={**text, "bos_token_id": None},
-        vision_config={**VISION, "out_hidden_size": TEXT["hidden_size"]},
+        vision_config={**VISION, "out_hidden_size": text["hidden_size"]},
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
-        attention_supervision=dict(ATTENTION_SUPERVISION),  # type: ignore[call-arg]  # the class hides that it takes more
+        attention_supervision=dict(supervision),  # type: ignore[call-arg]  # the class hides that it takes more
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swim.eval.stats import interval_words, mcnemar, paired_bootstrap, rounded, rounded_interval
-from swim.files import read_json_lines
+from swim.files import read_json_lines, write_atomically
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,15 @@ def compare(first: Run, second: Run) -> dict:
         "by_type": by_type,
         "changed": changed,
     }
+
+
+def write_comparison(folder: Path, results: list[dict]) -> str:
+    """Writes compare.md and compare.json; returns the former."""
+    text = "\n".join(as_markdown(result) for result in results)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "compare.md", text)
+    write_atomically(folder / "compare.json", json.dumps(results, indent=1) + "\n")
+    return text
 
 
 def _difference(first: Run, second: Run, keys: list[str]) -> dict:

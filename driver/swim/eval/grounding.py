@@ -12,6 +12,7 @@ from swim.eval.stats import WeightedMeans, bootstrap_means, rounded_interval
 from swim.infer.answers import AnswerStore, Question
 from swim.infer.local import work_locally
 from swim.infer.questions import ItemFile
+from swim.model_name import weights_digest
 from swim.processes import processes
 
 KINDS = ("question", "answer", "all")
@@ -26,7 +27,13 @@ def score_file(
     Raises ValueError when `folder` holds another evaluation.
     """
     facts = {"file": file.path.name, "sha256": file.sha256, "records": len(file.items)}
-    asked = {"model": model, "data": facts, "layers": layers, "reading": asdict(settings)}
+    asked = {
+        "model": model,
+        "weights": weights_digest(model),
+        "data": facts,
+        "layers": layers,
+        "reading": asdict(settings),
+    }
     state = processes()
     store = AnswerStore[dict](folder, asked, state.process_index)
     questions = [Question(key, record) for key, record in file.items.items()]

@@ -11,7 +11,6 @@ from swim.replies import without_reasoning
 
 PARSERS = ("strict", "released")
 
-PROMPT = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
 _DECORATION = str.maketrans("", "", '*_`"“”„«»#$')
 _SPECIAL = re.compile(r"</?s>|<\|[^|<>]*\|>")  # of chat templates, where a server leaves them
 _WRAPPED = re.compile(

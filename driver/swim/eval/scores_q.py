@@ -1,20 +1,8 @@
-"""The prompt and the scores of VideoRefer-Bench-Q."""
+"""The scores of VideoRefer-Bench-Q."""
 
 from swim.data.bench import BenchQ
-from swim.eval.letters import PROMPT, parse_letter
+from swim.eval.letters import parse_letter
 from swim.eval.stats import bootstrap_interval, rounded, rounded_interval
-
-
-def lettered(item: BenchQ) -> list[str]:
-    """The options as "(A) a helmet", whether the file letters them or not."""
-    return [
-        o if o.lstrip()[:1] == "(" else f"({letter}) {o}"
-        for letter, o in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", item.options)
-    ]
-
-
-def prompt_of(item: BenchQ, prompt: str = PROMPT) -> str:
-    return prompt.format(question=item.question, options="\n".join(lettered(item)))
 
 
 def score_items(items: dict[str, BenchQ], answers: dict[str, str], parser: str = "strict") -> list[dict]:
@@ -23,7 +11,7 @@ def score_items(items: dict[str, BenchQ], answers: dict[str, str], parser: str =
     scored = []
     for key, item in items.items():
         answer = answers.get(key)
-        letter = None if answer is None else parse_letter(answer, lettered(item), parser)
+        letter = None if answer is None else parse_letter(answer, item.lettered, parser)
         entry = {"id": key, "type": item.type, "answer": answer, "letter": letter, "gold": item.letter}
         scored.append({**entry, "right": letter == item.letter})
     return scored

@@ -20,7 +20,6 @@ from swim.data.bench import BenchD, BenchQ, parse_bench_d, parse_bench_q
 from swim.data.settings import READING_FILE, DataSettings, find_reading
 from swim.data.tags import strip_tags
 from swim.errors import DataError
-from swim.eval.scores_q import prompt_of
 from swim.files import decode_text, read_file
 from swim.video.clip import VisualBudget
 
@@ -37,7 +36,7 @@ class _Asked(NamedTuple):
 
 def _ask_q(raw: dict, where: str, root: Path) -> _Asked:
     item = parse_bench_q(raw, where, root)
-    return _Asked(item, prompt_of(item), item.letter)
+    return _Asked(item, item.prompt(), item.letter)
 
 
 def _ask_d(raw: dict, where: str, root: Path) -> _Asked:

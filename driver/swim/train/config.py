@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from trl import SFTConfig
 
-from swim.data.chat import SYSTEM_PROMPT
 from swim.data.settings import DataSettings
 from swim.demo.inputs import DemoOptions
 from swim.errors import did_you_mean
 from swim.files import decode_text
+from swim.prompts import SYSTEM_PROMPT
 from swim.train.arguments import FIXED, OTHER_NAMES, check_arguments, known_arguments, rename
 from swim.video.clip import VisualBudget
 

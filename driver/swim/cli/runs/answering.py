@@ -2,35 +2,40 @@
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 
-from swim.cli.runs.reading import data_settings
 from swim.data.settings import DataSettings
 from swim.infer.answers import AnswerStore, Question
 from swim.infer.local import answer_locally
 from swim.infer.questions import ItemFile
 from swim.infer.remote import answer_remotely
 from swim.llm import Asker, Endpoint
+from swim.model_name import weights_digest
 from swim.processes import processes
 from swim.reply_cache import ReplyCache
 
 
 def answer_questions(
-    options: argparse.Namespace, file: ItemFile, questions: list[Question], prompt: str
+    options: argparse.Namespace,
+    model: str,
+    folder: str | Path,
+    settings: DataSettings,
+    file: ItemFile,
+    questions: list[Question],
+    prompt: str,
 ) -> AnswerStore[str]:
-    """Answers what the store in `--output` does not hold yet; every process of a launch takes its share and waits for
-    the others. prompt: how an item becomes a question, for settings.json.
+    """Answers what the store in `folder` does not hold yet; every process of a launch takes its share and waits for the
+    others. settings: how videos are read. prompt: how an item becomes a question, for settings.json.
 
-    Raises ValueError when `--output` holds another evaluation, swim.llm.ServiceRefuses when the server gives up.
+    Raises ValueError when `folder` holds another evaluation, swim.llm.ServiceRefuses when the server gives up.
     """
-    state, settings = processes(), data_settings(options)
-    store = AnswerStore[str](options.output, inference_settings(options, settings, file, prompt), state.process_index)
+    state = processes()
+    store = AnswerStore[str](folder, inference_settings(options, model, settings, file, prompt), state.process_index)
     if options.backend == "local":
-        answer_locally(
-            questions, options.model, settings, store, options.batch_size, options.max_new_tokens, options.workers
-        )
+        answer_locally(questions, model, settings, store, options.batch_size, options.max_new_tokens, options.workers)
     elif state.is_main_process:
         endpoint = Endpoint(
-            options.model,
+            model,
             options.base_url,
             max_tokens=options.max_new_tokens,
             timeout_s=options.timeout_s,
@@ -41,11 +46,14 @@ def answer_questions(
     return store
 
 
-def inference_settings(options: argparse.Namespace, settings: DataSettings, file: ItemFile, prompt: str) -> dict:
+def inference_settings(
+    options: argparse.Namespace, model: str, settings: DataSettings, file: ItemFile, prompt: str
+) -> dict:
     """Everything that decides the answers, for settings.json and reports."""
     return {
         "questions": {"file": file.path.name, "sha256": file.sha256, "items": len(file.items)},
-        "model": str(options.model),
+        "model": str(model),
+        "weights": weights_digest(model) if options.backend == "local" else None,
         "backend": options.backend,
         "prompt": prompt,
         "decoding": {"greedy": True, "max_new_tokens": options.max_new_tokens, "batch_size": options.batch_size},

@@ -11,6 +11,7 @@ from swim.cli.runs.roots import root_of
 from swim.data.bench import parse_bench_d
 from swim.errors import DataError
 from swim.eval.bench_d import judge_all, write_report
+from swim.eval.compare import compare, read_run, write_comparison
 from swim.eval.items import as_question, console, read_items
 from swim.eval.judge import Case, estimate
 from swim.eval.published import BENCH_D, BENCH_D_ITEMS
@@ -63,16 +64,22 @@ def _run(options: argparse.Namespace) -> int:
     answers = answer_all(options, file, questions, "the item's own question")
     if answers is None:
         return 0
-    folder, cases, endpoint = Path(options.output), make_cases(file.items, answers), _judge_endpoint(options)
-    say_estimate(cases, endpoint)
+    endpoint = _judge_endpoint(options)
+    cases = {folder: make_cases(file.items, given) for folder, given in answers.items()}
+    say_estimate([case for some in cases.values() for case in some], endpoint)
     if options.dry_run:
         return 0
-    asker = Asker(endpoint, ReplyCache(folder / "judge" / "replies.sqlite"))
-    scores, failures = judge_all(cases, asker, folder)
-    summary = summarise(file.items, scores, failures, options.min_coverage)
-    report = write_report(folder, file.items, scores, summary, endpoint, asker)
-    print_report(report, folder, options.published or report["items"] == BENCH_D_ITEMS)
-    return int(report["mean"] is None)
+    output, reports = Path(options.output), {}
+    for folder, some in cases.items():
+        asker = Asker(endpoint, ReplyCache(output / "judge" / "replies.sqlite"))
+        scores, failures = judge_all(some, asker, folder)
+        summary = summarise(file.items, scores, failures, options.min_coverage)
+        reports[folder] = write_report(folder, file.items, scores, summary, endpoint, asker)
+        print_report(reports[folder], folder, options.published or reports[folder]["items"] == BENCH_D_ITEMS)
+    if len(reports) > 1 and all(report["mean"] is not None for report in reports.values()):
+        *others, last = [read_run(folder) for folder in reports]
+        print(write_comparison(output, [compare(other, last) for other in others]))
+    return int(any(report["mean"] is None for report in reports.values()))
 
 
 def _judge_endpoint(options: argparse.Namespace) -> Endpoint:

@@ -1,6 +1,7 @@
 """VideoRefer-Bench-Q: multiple-choice questions about named objects."""
 
 import argparse
+import statistics
 import sys
 from pathlib import Path
 
@@ -11,15 +12,17 @@ from swim.cli.runs.roots import root_of
 from swim.data.bench import parse_bench_q
 from swim.errors import DataError
 from swim.eval.bench_q import write_report
+from swim.eval.compare import compare, read_run, write_comparison
 from swim.eval.items import as_question, console, read_items
 from swim.eval.published import BENCH_Q, BENCH_Q_ITEMS
-from swim.eval.scores_q import prompt_of, score_items
+from swim.eval.scores_q import score_items
 from swim.eval.stats import interval_words
+from swim.infer.questions import ItemFile
 from swim.llm import ServiceRefuses
 
 DEMO_NOTE = (
-    "These are the demo's questions, and its model was taught one-word answers, never option letters: near 0 % is what to "
-    "expect of it. Its own score is in output/demo/summary.json; here give --model one that talks."
+    "The demo's models were taught the letters of the pattern questions alone (Basic Questions, options always in one order); "
+    "of the others they know no more than chance."
 )
 
 
@@ -45,20 +48,66 @@ def print_report(report: dict, folder: Path, published: bool):
     )
 
 
+def print_comparison(reports: dict[str, dict], results: list[dict], chance: dict[str, float], output: Path):
+    """Several models in one table. results: each of the others compared with the last. chance: per cent, by type."""
+    first = next(iter(reports.values()))
+    table = Table(title=f"VideoRefer-Bench-Q, {first['questions']['file']}: accuracy in %")
+    for column in ("", "items", "chance", *reports):
+        table.add_column(column, justify="left" if not column else "right")
+    for kind, score in first["by_type"].items():
+        values = (f"{report['by_type'][kind]['accuracy']:.1f}" for report in reports.values())
+        table.add_row(kind, str(score["items"]), f"{chance[kind]:.1f}", *values)
+    for mean in ("micro", "macro"):
+        items = str(first["items"]) if mean == "micro" else ""
+        table.add_row(mean, items, "", *(f"{report[mean]:.1f}" for report in reports.values()), style="bold")
+    unparsed = (str(report["unparsed"]) for report in reports.values())
+    table.add_row("name no option", "", "", *unparsed, style="dim")
+    console.print(table)
+    for result, name in zip(results, reports):
+        for kind, row in {**result["by_type"], "all": result["all"]}.items():
+            if row["interval_95"] is not None and not row["interval_95"][0] <= 0 <= row["interval_95"][1]:
+                console.print(
+                    f"{list(reports)[-1]} - {name}, {kind}: {row['difference']:+.1f} points "
+                    f"({interval_words(row['interval_95'], '+.1f')})"
+                )
+    console.print(f"Written: {output}/compare.json, compare.md, and a report of each model in {output}/MODEL")
+
+
+def _chance(file: ItemFile) -> dict[str, float]:
+    """What drawing an option by lot gets right, in per cent, by type."""
+    shares: dict[str, list[float]] = {}
+    for item in file.items.values():
+        shares.setdefault(item.type, []).append(100 / len(item.options))
+    return {kind: statistics.mean(values) for kind, values in shares.items()}
+
+
+def _run(options: argparse.Namespace) -> int:
+    path = options.questions or demo_of(options).bench_q
+    file = read_items(path, root_of(options, path), parse_bench_q, options.limit)
+    questions = [as_question(key, item, item.prompt(options.prompt)) for key, item in file.items.items()]
+    answers = answer_all(options, file, questions, options.prompt)
+    if answers is None:
+        return 0
+    reports = {
+        folder: write_report(folder, file, score_items(file.items, given, options.parser), options.parser)
+        for folder, given in answers.items()
+    }
+    output = Path(options.output)
+    if len(reports) == 1:
+        print_report(reports[output], output, options.published or reports[output]["items"] == BENCH_Q_ITEMS)
+    else:
+        *others, last = [read_run(folder) for folder in reports]
+        results = [compare(other, last) for other in others]
+        write_comparison(output, results)
+        print_comparison({folder.name: report for folder, report in reports.items()}, results, _chance(file), output)
+    if options.questions is None:
+        console.print(DEMO_NOTE)
+    return int(any(report["unanswered"] for report in reports.values()))
+
+
 def run(options: argparse.Namespace) -> int:
     try:
-        path = options.questions or demo_of(options).bench_q
-        file = read_items(path, root_of(options, path), parse_bench_q, options.limit)
-        questions = [as_question(key, item, prompt_of(item, options.prompt)) for key, item in file.items.items()]
-        answers = answer_all(options, file, questions, options.prompt)
+        return _run(options)
     except (DataError, ValueError, ServiceRefuses) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if answers is None:
-        return 0
-    folder = Path(options.output)
-    report = write_report(folder, file, score_items(file.items, answers, options.parser), options.parser)
-    print_report(report, folder, options.published or report["items"] == BENCH_Q_ITEMS)
-    if options.questions is None:
-        console.print(DEMO_NOTE)
-    return int(report["unanswered"] > 0)

@@ -16,14 +16,13 @@ from swim.cli.runs.roots import root_of
 from swim.data.bench import parse_annotated
 from swim.data.records import Record
 from swim.data.root import DataRoot
-from swim.data.settings import DataSettings, find_reading
 from swim.demo.inputs import make_demo_inputs
 from swim.errors import DataError, Reason
 from swim.eval.grounding import COLUMNS, KINDS, compare, score_file, summarise
 from swim.eval.items import console, read_items, today
 from swim.eval.stats import interval_words
 from swim.files import write_atomically
-from swim.model_name import check_model_name
+from swim.model_name import check_model_name, short_names
 from swim.processes import processes
 from swim.train.config import load_config
 
@@ -79,25 +78,6 @@ def _lines(report: dict, kind: str, column: str) -> Iterator[tuple[str, str, str
             yield f"{other['second']} - {other['first']}", f"{found['difference']:+.3f}", interval
 
 
-def model_names(models: list[str]) -> list[str]:
-    """A short name for each, by which its folder goes: the last part of the path, or the last two where that is shared.
-
-    Raises ValueError for a model that is given twice.
-    """
-    for parts in (1, 2):
-        names = ["_".join(Path(model).parts[-parts:]) for model in models]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError(f"--model: expected different models, found {' '.join(models)}")
-
-
-def reading_settings(options: argparse.Namespace) -> DataSettings:
-    """The same for all models: as the first one that says how it was trained, unless options say otherwise."""
-    trained = [model for model in options.model if find_reading(model) is not None]
-    settings = data_settings(argparse.Namespace(**{**vars(options), "model": [*trained, *options.model][0]}))
-    return replace(settings, keep_annotated_frames=options.keep_annotated_frames)
-
-
 def _parse(raw: dict, where: str, root: DataRoot) -> Record | None:
     """The record, None for one without masks."""
     try:
@@ -110,7 +90,7 @@ def _parse(raw: dict, where: str, root: DataRoot) -> Record | None:
 
 def evaluate(options: argparse.Namespace) -> dict | None:
     """The report; None on every process but the first. Raises ValueError, DataError."""
-    names = model_names(options.model)
+    names = short_names(options.model)
     for model in options.model:
         check_model_name(model)
     path = options.data or make_demo_inputs(load_config(DEMO_CONFIG).demo).held_out_json
@@ -118,7 +98,8 @@ def evaluate(options: argparse.Namespace) -> dict | None:
     file = replace(whole, items={key: record for key, record in whole.items.items() if record is not None})
     if not file.items:
         raise DataError("no record has a usable mask: nothing to score", str(path))
-    settings, output = reading_settings(options), Path(options.output)
+    settings = replace(data_settings(options), keep_annotated_frames=options.keep_annotated_frames)
+    output = Path(options.output)
     folders = {name: output / name for name in names}
     found = {
         name: score_file(model, file, settings, options.layers, folders[name], options.workers)

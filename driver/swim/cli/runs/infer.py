@@ -77,7 +77,9 @@ def answer_batch(options: argparse.Namespace) -> int:
         raise ValueError("--batch holds the questions; leave out --video, --image and --prompt")
     file = read_questions(options.batch, root_of(options, options.batch))
     questions = [Question(key, record) for key, record in file.items.items()]
-    store = answer_questions(options, file, questions, "the line's own prompt")
+    store = answer_questions(
+        options, options.model, options.output, data_settings(options), file, questions, "the line's own prompt"
+    )
     if not processes().is_main_process:
         return 0
     answers, errors = store.finish(questions), store.write_errors(questions)

@@ -13,19 +13,21 @@ from swim.processes import processes
 def data_settings(options: argparse.Namespace) -> DataSettings:
     """How videos are read: as given, else as the model was trained, else the paper's; says which in a line on stderr.
 
-    Annotated frames are not told to the sampler: that would leak the answer. Raises DataError naming the model's
-    READING_FILE when it is malformed.
+    Several models see the same: what the first of them was trained with that says so. Annotated frames are not told to
+    the sampler: that would leak the answer. Raises NoModel, and DataError naming a model's READING_FILE when it is
+    malformed.
     """
+    models = [options.model] if isinstance(options.model, str) else options.model
     # a server's model has a name of its own there, which is nobody's on a hub
-    served = getattr(options, "backend", "local") != "local" and not Path(options.model).is_dir()
-    if not served:
-        check_model_name(options.model)
-    found = None if served else find_reading(options.model)
+    local = [model for model in models if getattr(options, "backend", "local") == "local" or Path(model).is_dir()]
+    for model in local:
+        check_model_name(model)
+    found = next((reading for model in local if (reading := find_reading(model)) is not None), None)
     names = ("max_frames", "fps", "min_pixels", "max_pixels", "total_pixels", "system_prompt")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     given |= {"released_timing": True} if options.released_timing else {}
     settings = _with_given(DataSettings() if found is None else found[0], dict(given))
-    _say(f"videos are read with {describe_reading(settings)}; {_origin(options.model, found, list(given))}")
+    _say(f"videos are read with {describe_reading(settings)}; {_origin(models, found, list(given))}")
     return settings
 
 
@@ -42,13 +44,13 @@ def _with_given(base: DataSettings, given: dict) -> DataSettings:
     )
 
 
-def _origin(model: str, found: tuple[DataSettings, str] | None, given: list[str]) -> str:
+def _origin(models: list[str], found: tuple[DataSettings, str] | None, given: list[str]) -> str:
     """Where the settings came from, in a few words."""
     options = ", ".join(f"--{name}" for name in given)
     by_hand = f", but {options} as given" if options else ""
     if found is not None:
         return f"as {found[1]} says{by_hand}"
-    return f"{model} has no {READING_FILE}, so the paper's settings hold{by_hand}: give those it was trained with"
+    return f"{' and '.join(models)} has no {READING_FILE}, so the paper's settings hold{by_hand}: give those it was trained with"
 
 
 def _say(line: str):

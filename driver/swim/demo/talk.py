@@ -1,0 +1,49 @@
+"""Conversations about a clip for a model that can talk: descriptions in sentences, and multiple choice of Bench-Q's types."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from swim.data.bench import LETTERS, letter_options
+from swim.data.tags import strip_tags
+from swim.demo.facts import Track, choices_about, describing, description
+from swim.prompts import BENCH_Q_PROMPT
+
+QUESTIONS = 4  # of a conversation: one look at the clip serves them all
+
+
+def talk_record(tracks: list[Track], video: str, rng: np.random.Generator) -> dict:
+    """A record of QUESTIONS questions with their answers about objects drawn by lot.
+
+    Half of the questions ask for a description, half are multiple choice with options in an order drawn by lot; every
+    second one of those asks for the pattern.
+    """
+    turns: list[str] = []
+    for _ in range(QUESTIONS):
+        asked, other = (tracks[i] for i in rng.permutation(len(tracks))[:2])
+        turns += _described(asked, other) if rng.random() < 0.5 else _chosen(asked, other, rng)
+    speakers = ("human", "gpt") * QUESTIONS
+    conversations = [{"from": speaker, "value": text} for speaker, text in zip(speakers, turns)]
+    conversations[0]["value"] = "<video>\n" + conversations[0]["value"]
+    place = {track.phrase: number for number, track in enumerate(tracks)}
+    return {
+        "video": video,
+        "conversations": conversations,
+        "annotation": [track.annotation for track in tracks],
+        "mentions": [place[span.phrase] for text in turns for span in strip_tags(text)[1]],
+    }
+
+
+def _described(asked: Track, other: Track) -> Iterator[str]:
+    yield describing(asked)
+    yield description(asked, other)
+
+
+def _chosen(asked: Track, other: Track, rng: np.random.Generator) -> Iterator[str]:
+    """The answer's sentence comes first: the letter follows from it."""
+    basic, *others = choices_about(asked, other)
+    choice = basic if rng.random() < 0.5 else others[rng.integers(len(others))]
+    options = [str(option) for option in rng.permutation(choice.choices)]
+    letter = LETTERS[options.index(choice.answer)]
+    yield BENCH_Q_PROMPT.format(question=choice.question, options="\n".join(letter_options(options)))
+    yield f"{choice.sentence}: ({letter})."
