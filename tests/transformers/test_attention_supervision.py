@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_5_vl.attention_supervision import (
+from transformers.attention_supervision import (
     AttentionSupervisionConfig,
     Supervision,
     fuse_layers,
@@ -17,6 +17,7 @@ from transformers.models.qwen2_5_vl.attention_supervision import (
     mask_loss,
     plan_supervision,
 )
+from transformers.models.qwen2_5_vl.attention_supervision import find_visual_tokens
 
 from . import reference
 from .inputs import (
@@ -63,9 +64,10 @@ def assert_same_grounding(found: torch.Tensor, expected: list[float]):
 def plan_of(model, batch, options=None):
     config = AttentionSupervisionConfig.from_dict(options or model.config.attention_supervision)
     grids = (batch.get("image_grid_thw"), batch.get("video_grid_thw"))
+    visual = find_visual_tokens(model.config, batch["input_ids"], *grids)
     supervision = Supervision(*(batch[name] for name in Supervision._fields))
     mask, labels = batch["attention_mask"], batch["labels"]
-    return plan_supervision(model.config, config, supervision, batch["input_ids"], mask, labels, *grids), config
+    return plan_supervision(model.config.text_config, config, supervision, visual, mask, labels), config
 
 
 def gradients_of(model, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -732,7 +734,7 @@ BAD = {
     "more blocks than grids": (changed(input_ids=at((10,), 77)), "sample 0: more visual blocks than rows"),
     "a tag before the video": (
         tag_before_the_video,
-        "sample 0: expected every supervised token behind the visual block .* found one at 1",
+        "sample 0: expected every supervised token after the visual block .* found one at 1",
     ),
     "a tag in the padding": (
         changed(attention_mask=at((30,), 0)),
