@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transformers import attention_supervision
 
 import swim
 
@@ -78,6 +79,13 @@ def test_command_lines_are_read_on_top_only():
 def test_only_some_rooms_name_a_family_of_models():
     named = {path for path in FILES if re.search("qwen2_5", path.read_text(), re.IGNORECASE)}
     assert {room_of(path) for path in named} <= NAMES_A_FAMILY
+
+
+def test_the_forks_mathematics_names_no_family():
+    """A family's adapter imports it, never the other way round."""
+    files = sorted(Path(attention_supervision.__file__).parent.glob("*.py"))
+    named = {path.name for path in files if re.search(r"qwen|\.models\b", path.read_text(), re.IGNORECASE)}
+    assert files and named == set()
 
 
 def test_inference_loads_no_trainer():

@@ -24,7 +24,7 @@ from functools import partial
 import torch
 import transformers
 from attention_overhead import hardware, interleaved_seconds, peak_bytes
-from transformers.models.qwen2_5_vl.attention_supervision import ROWS_AT_ONCE
+from transformers.attention_supervision import ROWS_AT_ONCE
 from workload import SEVEN_B, add_workload_options, make_batch, make_model
 
 from swim.attention import extract

@@ -34,17 +34,17 @@ from functools import partial
 import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
-from transformers.models.qwen2_5_vl.attention_supervision import (
+from transformers.attention_supervision import (
     IGNORE,
     TINY,
     AttentionSupervisionConfig,
     Supervision,
-    encode_vision,
     fuse_layers,
     labelled_text_loss,
     mask_loss,
     plan_supervision,
 )
+from transformers.models.qwen2_5_vl.attention_supervision import encode_vision, find_visual_tokens
 from transformers.utils import is_flash_attn_2_available
 from workload import VIDEO, add_workload_options, make_batch, make_model
 
@@ -109,8 +109,9 @@ WAYS = {"text": text_step, "supervised": supervised_step, "released": released_s
 def _plan(model, batch):
     config = AttentionSupervisionConfig()
     supervision = Supervision(*(batch[name] for name in Supervision._fields))
-    inputs = (batch["input_ids"], batch["attention_mask"], batch["labels"], None, batch["video_grid_thw"])
-    return plan_supervision(model.config, config, supervision, *inputs), config
+    visual = find_visual_tokens(model.config, batch["input_ids"], None, batch["video_grid_thw"])
+    inputs = (visual, batch["attention_mask"], batch["labels"])
+    return plan_supervision(model.config.text_config, config, supervision, *inputs), config
 
 
 def _language_model(model, batch, plan, **options):

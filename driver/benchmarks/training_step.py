@@ -173,7 +173,7 @@ def kernel_seconds(model, batch: dict[str, torch.Tensor]) -> dict[str, float]:
 
 def run_way(options) -> list[dict]:
     """The child process of one way: a row for each length."""
-    on_stock = importlib.util.find_spec("transformers.models.qwen2_5_vl.attention_supervision") is None
+    on_stock = importlib.util.find_spec("transformers.attention_supervision") is None
     if on_stock == (options.way in OURS):
         raise SystemExit(f"{options.way}: unexpected transformers, {transformers.__file__}")
     model = make_model(options, options.attention)

@@ -32,9 +32,10 @@ def without_reasoning(reply: str) -> str:
 
 
 class BadReply(Exception):
-    """A body that answers nothing; `str(error)` says why, in the provider's own words where it has any.
+    """A response body without an answer; `str(error)` says why, in the provider's own words if it gives any.
 
-    again: the same question may be answered when it is asked again. refuses: nothing will be answered any more.
+    again: asking the same question again may succeed.
+    refuses: the provider will not answer anything any more.
     """
 
     def __init__(self, message: str, again: bool = False, refuses: bool = False):

@@ -136,7 +136,7 @@ def test_many_spans_may_overlap_and_equal_single_ones(model, collator, clip):
 def test_spans_that_cannot_be_looked_at_are_named(model, collator, clip):
     reading = read_words(collator, ask(collator, clip, "Where is it?"))
     first = int((reading.inputs["input_ids"][0] == model.config.video_token_id).nonzero()[0])
-    with pytest.raises(ValueError, match="expected every supervised token behind the visual block"):
+    with pytest.raises(ValueError, match="expected every supervised token after the visual block"):
         extract(model, reading.inputs, [(first, first + 1)])
     with pytest.raises(ValueError, match=r"spans: expected at least one.*found \[\(9, 9\)\]"):
         extract(model, reading.inputs, [(9, 9)])

@@ -37,7 +37,7 @@ def test_an_override_keeps_its_neighbours(tmp_path):
         ("output_dir: o\n", ["--max_frames", "0"], "^--max_frames: Input should be greater"),
         ("output_dir: o\n", ["--seed", "3", "--seed.x", "4"], "--seed.x: seed has a value of its own"),
         ("output_dir: o\nmax_frames: many\n", [], "max_frames"),
-        ("output_dir: o\nremove_unused_columns: true\n", [], "remove_unused_columns is decided by the trainer"),
+        ("output_dir: o\nremove_unused_columns: true\n", [], "remove_unused_columns is set by the trainer"),
         ("output_dir: [\n", [], "malformed YAML"),
         ("- a\n", [], "expected keys and values, found list"),
         ("max_steps: 3\n", [], "output_dir"),

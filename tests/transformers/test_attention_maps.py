@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers.models.qwen2_5_vl import attention_supervision
+from transformers.attention_supervision import forward
 from transformers.models.qwen2_5_vl.attention_supervision import log_attention_maps
 
 from .inputs import IMAGE, SUPERVISION, VIDEO, Spec, make_batch, make_tiny_config, make_tiny_model, offset_of
@@ -60,7 +60,7 @@ def test_rows_in_groups_equal_rows_at_once(monkeypatch):
     batch, positions = make_batch([spec]), torch.arange(spec.behind, spec.behind + 12)[None]
     maps = []
     for at_once in (5, 12):
-        monkeypatch.setattr(attention_supervision, "ROWS_AT_ONCE", at_once)
+        monkeypatch.setattr(forward, "ROWS_AT_ONCE", at_once)
         maps.append(log_attention_maps(make_tiny_model(), positions, **inputs_of(batch))[0])
     torch.testing.assert_close(maps[0], maps[1])
 
@@ -71,7 +71,7 @@ def test_positions_outside_the_text_are_named():
     for position, message in ((99, r"positions: expected tokens below 33, or -1, found \[99\]"), (-2, r"found \[-2\]")):
         with pytest.raises(ValueError, match=message):
             log_attention_maps(make_tiny_model(), torch.tensor([[position]]), **inputs_of(batch))
-    with pytest.raises(ValueError, match="behind the visual block"):
+    with pytest.raises(ValueError, match="after the visual block"):
         log_attention_maps(make_tiny_model(), torch.tensor([[spec.first_cell]]), **inputs_of(batch))
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers.models.qwen2_5_vl import attention_supervision
+from transformers.attention_supervision import batch as batch_file
+from transformers.attention_supervision import forward, plan
 
 from .inputs import IGNORE, VOCABULARY, Spec, make_batch, make_tiny_config, make_tiny_model, without_supervision
 
@@ -155,12 +156,12 @@ class HostWaits(TorchDispatchMode):
         self.planning = False
         self.kept = tensors_of(batch)  # alive, so that no storage is reused
         self.of_device = {tensor.untyped_storage()._cdata for tensor in self.kept}
-        plan, to_host = attention_supervision.plan_supervision, attention_supervision._to_host
+        make_plan, to_host = forward.plan_supervision, batch_file.to_host
 
         def counted_plan(*arguments):
             self.planning = True
             try:
-                return plan(*arguments)
+                return make_plan(*arguments)
             finally:
                 self.planning = False
 
@@ -169,8 +170,9 @@ class HostWaits(TorchDispatchMode):
             with torch.utils._python_dispatch._disable_current_modes():
                 return to_host(tensors)
 
-        monkeypatch.setattr(attention_supervision, "plan_supervision", counted_plan)
-        monkeypatch.setattr(attention_supervision, "_to_host", counted_copy)
+        monkeypatch.setattr(forward, "plan_supervision", counted_plan)
+        for file in (batch_file, plan):
+            monkeypatch.setattr(file, "to_host", counted_copy)
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         given = tensors_of((args, kwargs))

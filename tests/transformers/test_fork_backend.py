@@ -149,13 +149,7 @@ def git(folder: Path, *arguments: str) -> None:
 def fork(tmp_path: Path) -> Copy:
     """A fork of the small release with two patches, inside a git repository that ignores what the build places."""
     root, index = tmp_path / "repository" / "transformers", tmp_path / "index"
-    for folder in (
-        root / "patches",
-        root / ".cache",
-        root / "src/transformers/models/qwen2_5_vl",
-        index,
-        root.parent / "tests",
-    ):
+    for folder in (root / "patches", root / ".cache", index, root.parent / "tests"):
         folder.mkdir(parents=True)
     shutil.copy(REPOSITORY / "transformers/fork_backend.py", root)
     shutil.copytree(
@@ -170,6 +164,7 @@ def fork(tmp_path: Path) -> Copy:
     copy.add_patch("0001-version.patch", VERSION_PATCH)
     copy.add_patch("0002-utils.patch", UTILS_PATCH)
     for own in OWNS:
+        (root / own).parent.mkdir(parents=True, exist_ok=True)
         copy.write(own, "ours = True\n")
     (root.parent / "tests/test_it.py").write_text("def test_it():\n    pass\n")
     kept = "".join(f"!/transformers/{own}\n" for own in OWNS)

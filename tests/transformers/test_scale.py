@@ -6,13 +6,14 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers.models.qwen2_5_vl.attention_supervision import (
+from transformers.attention_supervision import (
     AttentionSupervisionConfig,
     Supervision,
     fuse_layers,
     mask_loss,
     plan_supervision,
 )
+from transformers.models.qwen2_5_vl.attention_supervision import find_visual_tokens
 
 from .inputs import FIRST_WORD, IGNORE, VIDEO, make_tiny_config
 
@@ -28,7 +29,8 @@ def make_plan(config: AttentionSupervisionConfig, grid: tuple[int, int, int], to
     masks, mask_index = torch.zeros(1, 1, *grid), torch.ones(1, 1, grid[0], dtype=torch.bool)
     supervision = Supervision(torch.where(named == 0, ids, IGNORE), named, masks, mask_index)
     grids = torch.tensor([[grid[0], 2 * grid[1], 2 * grid[2]]])
-    return plan_supervision(MODEL, config, supervision, ids, None, None, None, grids)
+    visual = find_visual_tokens(MODEL, ids, None, grids)
+    return plan_supervision(MODEL.text_config, config, supervision, visual, None, None)
 
 
 def make_rows(kind: str, tokens: int, cells: int, generator: torch.Generator) -> torch.Tensor:

@@ -16,7 +16,18 @@ COMMAND = "python transformers/fork_backend.py"
 
 # Files that upstream does not have and git tracks in their real place. A build never writes or removes them.
 OWN_FILES = frozenset(
-    f"{PACKAGE}/models/qwen2_5_vl/{name}.py" for name in ("attention_supervision", "window_attention")
+    f"{PACKAGE}/{name}.py"
+    for name in (
+        "attention_supervision/__init__",
+        "attention_supervision/batch",
+        "attention_supervision/forward",
+        "attention_supervision/loss",
+        "attention_supervision/options",
+        "attention_supervision/plan",
+        "attention_supervision/rows",
+        "models/qwen2_5_vl/attention_supervision",
+        "models/qwen2_5_vl/window_attention",
+    )
 )
 
 

@@ -18,7 +18,14 @@ from swim.errors import DataError
 
 @dataclass(frozen=True)
 class InputFile:
-    """records: how many are read. kind: of the first. root: where its videos lie."""
+    """One file of records to rewrite.
+
+    path: the file.
+    root: where its videos are stored.
+    sha256: of the file's bytes, in hex.
+    records: how many of its records are read.
+    kind: kind of the first record.
+    """
 
     path: Path
     root: DataRoot
@@ -35,7 +42,13 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Item:
-    """One record of the run. number: among all of them; file: which input; position: in its file."""
+    """One record of the run.
+
+    number: its index among all records of the run.
+    file: index of the input file it comes from.
+    position: its index within that file.
+    raw: the record as it was read.
+    """
 
     number: int
     file: int
@@ -58,7 +71,10 @@ class Estimate:
 def survey(
     inputs: list[tuple[Path, DataRoot]], settings: RewriteSettings, limit: int | None
 ) -> tuple[list[InputFile], Estimate]:
-    """Reads every file once. inputs: each with where its videos lie. limit: the first records of each file only.
+    """Reads every file once.
+
+    inputs: each file and where its videos are stored.
+    limit: read only so many records of each file, from its start.
 
     Raises DataError for a file that cannot be read, ValueError for two of the same name.
     """

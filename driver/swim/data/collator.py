@@ -34,7 +34,7 @@ class Encoded(NamedTuple):
 class SwimCollator:
     """Collates rows of the mixture (or samples) into the inputs of the supervised forward.
 
-    B batch, S sequence, N, T, r * H, r * W as in the fork's attention_supervision.py:
+    B batch, S sequence, N, T, r * H, r * W as in the fork's attention_supervision:
 
     input_ids, attention_mask, labels, mm_token_type_ids: int64[B, S], padded on the right
     position_ids: int64[3, B, S]; whole numbers, since floats such as second_per_grid_ts lose digits in bf16 training

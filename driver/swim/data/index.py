@@ -27,7 +27,12 @@ class CacheError(DataError):
 
 @dataclass(frozen=True)
 class Index:
-    """dataset: memory-mapped rows, see `open_index`. sha256: of the bytes of the file at `path`, in hex."""
+    """The indexed records of one file.
+
+    dataset: memory-mapped rows, see `open_index`.
+    sha256: of the file's bytes, in hex.
+    path: the file.
+    """
 
     dataset: Dataset
     sha256: str

@@ -69,10 +69,20 @@ class ResolvedSource:
 
 @dataclass(frozen=True)
 class Mixture:
-    """dataset: one row per record and repetition, memory-mapped; `row_record` parses a row. sources: in its order.
+    """The records that a data config selects, from all of its files.
 
-    Columns of a row: position int32 and file (which record), record and annotation (its JSON, see `open_index`),
-    data_root, folder_fps float64 or null, untrusted bool. unmatched_skips: entries of the skip list that belong to no file.
+    dataset: memory-mapped, one row per record and repetition; `row_record` parses a row.
+    sources: the files, in the order of the rows.
+    unmatched_skips: number of entries in the skip list that belong to no file.
+
+    Columns of the dataset:
+    position: int32, the record's position in its file.
+    file: path of the file.
+    record: JSON of the record without its annotation, see `open_index`.
+    annotation: JSON of the annotation.
+    data_root: folder of the videos.
+    folder_fps: float64 or null, frame rate of a video that is a folder of frames.
+    untrusted: bool.
     """
 
     dataset: Dataset

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 # model_type in a checkpoint's config.json -> the module here that holds its FAMILY
@@ -22,6 +23,7 @@ class Family:
     parts: what can be trained or frozen apart.
     part_of: function of a parameter's name; the part that it belongs to, whatever a wrapper puts before the name.
     lora_targets: regular expression of the modules that take an adapter.
+    log_attention_maps: the fork's function of that name for this family, see `swim.models.supervision`.
     """
 
     model_type: str
@@ -31,6 +33,7 @@ class Family:
     parts: tuple[str, ...]
     part_of: Callable[[str], str]
     lora_targets: str
+    log_attention_maps: Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
 def family_of(config) -> Family:

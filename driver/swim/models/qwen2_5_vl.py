@@ -1,6 +1,7 @@
 """Qwen2.5-VL."""
 
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel
+from transformers.models.qwen2_5_vl.attention_supervision import log_attention_maps
 
 from swim.models.family import Family
 
@@ -30,4 +31,5 @@ FAMILY = Family(
     part_of=_part_of,
     # the vision tower's MLP has the same module names, so the language model is named too
     lora_targets=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    log_attention_maps=log_attention_maps,
 )

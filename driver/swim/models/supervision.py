@@ -1,12 +1,9 @@
 """The fork's attention supervision, for the rooms above: they name no model's folder."""
 
-from transformers.models.qwen2_5_vl.attention_supervision import (
-    GROUNDING_SUMS,
-    ON_OBJECT,
-    AttentionSupervisionConfig,
-    fuse_layers,
-    log_attention_maps,
-)
+import torch
+from transformers.attention_supervision import GROUNDING_SUMS, ON_OBJECT, AttentionSupervisionConfig, fuse_layers
+
+from swim.models.family import family_of
 
 __all__ = [
     "GROUNDING_SUMS",
@@ -16,6 +13,21 @@ __all__ = [
     "log_attention_maps",
     "supervision_of",
 ]
+
+
+def log_attention_maps(
+    model, positions: torch.Tensor, layers: list[int] | None = None, **inputs
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log_maps float32[B, Q, L, T, H, W], cells bool[B, 1, T, H, W]): where chosen tokens look, layer by layer.
+
+    positions: int64[B, Q], tokens after the sample's one visual block, -1 in the padding.
+    layers: L decoder layers, None for the supervised ones.
+    inputs: of the model's forward.
+
+    Raises ValueError for a position outside the text after the visual block, a layer beyond the model, and a model of
+    no known family.
+    """
+    return family_of(model.config).log_attention_maps(model, positions, layers, **inputs)
 
 
 def supervision_of(model_config) -> AttentionSupervisionConfig:

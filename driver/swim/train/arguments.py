@@ -1,7 +1,7 @@
-"""Every argument of TRL's SFTConfig: honoured, fixed, another name for one of ours, or refused with the remedy.
+"""Every argument of TRL's SFTConfig: honoured, fixed, an alias of another, or refused with what to do instead.
 
-An argument that is accepted and does nothing would let a user believe in a run that never was. A test fails when a new
-release of TRL or transformers brings an argument that no table here names.
+An argument that is accepted and ignored would mislead the user about what ran. A test fails when a new release of TRL
+or transformers adds an argument that no table here names.
 """
 
 from collections.abc import Iterable
@@ -10,18 +10,18 @@ from typing import Any
 
 from trl import SFTConfig
 
-# Decided by the trainer: another value would be undone, or break what it promises.
+# Set by the trainer: another value would be overridden, or break a guarantee.
 FIXED = {
-    "dataset_kwargs": {"skip_prepare_dataset": True},  # rows stay raw, the collator decodes them
+    "dataset_kwargs": {"skip_prepare_dataset": True},  # rows stay raw; the collator decodes them
     "remove_unused_columns": False,
-    "max_length": None,  # TRL would cut through the visual block; our key of this name shrinks it
+    "max_length": None,  # TRL would truncate the visual block; our key of this name shrinks it
     "prediction_loss_only": True,
     "label_names": ["labels"],
     "ddp_find_unused_parameters": False,
-    "logging_nan_inf_filter": False,  # it hides what swim.train.faults stops at
+    "logging_nan_inf_filter": False,  # it would hide the faults that swim.train.faults stops on
 }
 
-# transformers' earlier names, which TRL keeps beside the new ones.
+# Old names from transformers that TRL still accepts -> the current name.
 ALIASES = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
@@ -45,7 +45,7 @@ HONOURED = frozenset(
     """.split()
 )
 
-# Honoured where something is evaluated during training.
+# Honoured only if something is evaluated during training.
 NEED_EVALUATION = frozenset(
     """
     eval_strategy eval_steps eval_delay eval_on_start per_device_eval_batch_size
@@ -53,92 +53,92 @@ NEED_EVALUATION = frozenset(
     """.split()
 )
 
-# Honoured where workers read the data.
+# Honoured only if worker processes read the data.
 _NEED_WORKERS = frozenset(
     ("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context")
 )
 
 _OUR_LOSS = "the loss is the fork's, text_loss_weight * text_loss + mask_loss_weight * mask_loss"
-_OUR_DATA = "records are read by data_config and rendered with the processor's own chat template"
-_NO_PACKING = "a batch holds whole samples, each with its own visual block and masks"
-_NO_METRICS = "evaluation computes losses and pointing, never predictions"
-_EXPORT = "upload after training: swim export RUN --output DIR --push_to_hub OWNER/NAME"
-_OWN_MODEL_KEYS = "say how the model is loaded with dtype and attn_implementation"
+_OUR_DATA = "data_config says which records to read, and they are rendered with the processor's own chat template"
+_NO_PACKING = "each sample stays separate, with its own visual block and masks"
+_NO_METRICS = "evaluation computes only losses and pointing, not predictions"
+_EXPORT = "upload after training with swim export RUN --output DIR --push_to_hub OWNER/NAME"
+_OWN_MODEL_KEYS = "use dtype and attn_implementation to say how the model is loaded"
 
-# Refused unless set to its default -> why, and what to do instead.
+# Refused unless set to its default: argument -> why, and what to do instead.
 REFUSED = {
     "label_smoothing_factor": _OUR_LOSS,
     "loss_type": _OUR_LOSS,
     "router_aux_loss_coef": _OUR_LOSS,
-    "average_tokens_across_devices": "micro-batches and processes are averaged with equal weight",
-    "completion_only_loss": "answers alone are learnt, always",
-    "assistant_only_loss": "answers alone are learnt, always",
+    "average_tokens_across_devices": "losses are averaged with equal weight over micro-batches and processes",
+    "completion_only_loss": "the loss always covers the answers only",
+    "assistant_only_loss": "the loss always covers the answers only",
     "packing": _NO_PACKING,
     "packing_strategy": _NO_PACKING,
     "eval_packing": _NO_PACKING,
     "padding_free": _NO_PACKING,
-    "pad_to_multiple_of": "a batch is padded to its longest sample",
+    "pad_to_multiple_of": "each batch is padded to the length of its longest sample",
     "pad_token": _OUR_DATA,
     "eos_token": _OUR_DATA,
     "chat_template_path": _OUR_DATA,
     "dataset_text_field": _OUR_DATA,
-    "dataset_num_proc": "dataloader_num_workers says how many processes read records",
-    "shuffle_dataset": "every epoch is shuffled; train_sampling_strategy: sequential keeps the order",
-    "truncation_mode": "max_length makes pixels and frames fewer, nothing is cut off",
-    "length_column_name": "the length of a sample is known only when its video is read",
-    "use_liger_kernel": "Liger's kernels do not fit this release, and text loss is computed at labelled positions anyway",
-    "liger_kernel_config": "Liger's kernels do not fit this release",
-    "activation_offloading": "use activation_checkpointing",
-    "use_cache": "training never uses a cache of keys and values",
-    "fp16": "an overflow that fp16 would skip ends the run here; use bf16",
-    "bf16_full_eval": "evaluation runs during training, in the training's precision; use bf16",
-    "fp16_full_eval": "evaluation runs during training, in the training's precision; use bf16",
-    "auto_find_batch_size": "a restart inside a run would lose its place; set per_device_train_batch_size",
-    "optim_target_modules": "it belongs to optimisers that choose their own parameters; train and learning_rates do",
+    "dataset_num_proc": "use dataloader_num_workers to set how many processes read records",
+    "shuffle_dataset": "every epoch is shuffled; use train_sampling_strategy: sequential to keep the order",
+    "truncation_mode": "nothing is truncated; max_length reduces pixels and frames instead",
+    "length_column_name": "the length of a sample is not known until its video has been read",
+    "use_liger_kernel": "Liger's kernels do not work with this release; text loss is computed at labelled positions only anyway",
+    "liger_kernel_config": "Liger's kernels do not work with this release",
+    "activation_offloading": "use activation_checkpointing instead",
+    "use_cache": "training never uses a key-value cache",
+    "fp16": "fp16 relies on skipping steps that overflow, and here an overflow ends the run; use bf16",
+    "bf16_full_eval": "evaluation runs during training, in the same precision; use bf16",
+    "fp16_full_eval": "evaluation runs during training, in the same precision; use bf16",
+    "auto_find_batch_size": "a restart in the middle of a run would lose its place in the data; set per_device_train_batch_size",
+    "optim_target_modules": "only some optimisers choose their own parameters; use train and learning_rates to choose them here",
     "eval_do_concat_batches": _NO_METRICS,
     "eval_use_gather_object": _NO_METRICS,
     "eval_accumulation_steps": _NO_METRICS,
     "include_for_metrics": _NO_METRICS,
     "batch_eval_metrics": _NO_METRICS,
-    "save_only_model": "such checkpoints cannot be resumed; the finished run's folder holds the model alone",
-    "save_on_each_node": "all nodes share output_dir",
-    "enable_jit_checkpoint": "SIGTERM and SIGUSR1 save a checkpoint anyway",
-    "restore_callback_states_from_checkpoint": "a checkpoint restores whatever the run needs",
+    "save_only_model": "such checkpoints cannot be resumed; the folder of a finished run contains only the model anyway",
+    "save_on_each_node": "output_dir is shared by all nodes",
+    "enable_jit_checkpoint": "SIGTERM and SIGUSR1 already save a checkpoint",
+    "restore_callback_states_from_checkpoint": "resuming always restores everything the run needs",
     "push_to_hub": _EXPORT,
-    "hub_token": "HF_TOKEN in the environment is used by swim export",
+    "hub_token": "set HF_TOKEN in the environment; swim export uses it",
     "hub_private_repo": _EXPORT,
     "hub_model_id": _EXPORT,
     "hub_strategy": _EXPORT,
     "hub_always_push": _EXPORT,
     "hub_revision": _EXPORT,
-    "accelerator_config": "how batches are split and dispatched is fixed, so that a run can be resumed exactly",
-    "parallelism_config": "processes share a run by DDP, deepspeed or fsdp",
+    "accelerator_config": "how batches are split and dispatched is fixed so that a run can be resumed exactly",
+    "parallelism_config": "use DDP, deepspeed or fsdp to run on several processes",
     "model_init_kwargs": _OWN_MODEL_KEYS,
-    "trust_remote_code": "no code of a model's folder is ever run",
-    "do_train": "swim train trains; leave the key out",
-    "do_eval": "eval_grounding says what is evaluated; leave the key out",
-    "do_predict": "swim infer answers questions; leave the key out",
-    "local_rank": "the launcher sets it (NPROC=8 bash run_scripts/run_sft.sh)",
+    "trust_remote_code": "code that comes with a model is never executed",
+    "do_train": "swim train always trains; remove the key",
+    "do_eval": "use eval_grounding to say what is evaluated; remove the key",
+    "do_predict": "use swim infer to answer questions; remove the key",
+    "local_rank": "the launcher sets it; start with NPROC=8 bash run_scripts/run_sft.sh",
 }
 
-_PARTS = "train says which parts learn; by default the language model alone, with the vision tower and merger frozen"
+_PARTS = "use train to list the parts that learn; by default only the language model does, the rest is frozen"
 
-# What other trainers call it -> what to write here.
+# Names that other trainers use -> what to write here.
 OTHER_NAMES = {
-    "use_peft": "lora: {} in the YAML file, or --lora.r 16, trains adapters",
+    "use_peft": "to train adapters, put lora: {} in the YAML file or pass --lora.r 16",
     "lora_r": "write lora.r",
     "lora_rank": "write lora.r",
     "lora_alpha": "write lora.alpha",
     "lora_dropout": "write lora.dropout",
-    "lora_target_modules": "adapters go on the language model's attention and MLP projections; there is no key for others",
+    "lora_target_modules": "adapters always go on the language model's attention and MLP projections",
     "load_in_4bit": "quantised training is not supported; --lora.r 16 with ZeRO-3 offload needs the least memory",
     "load_in_8bit": "quantised training is not supported; --lora.r 16 with ZeRO-3 offload needs the least memory",
-    "torch_dtype": "write dtype for the loaded weights; bf16 says what training computes in",
+    "torch_dtype": "write dtype for the loaded weights; bf16 sets the precision of training",
     "attn_impl": "write attn_implementation",
-    "use_flash_attn": "write attn_implementation: flash_attention_2; auto takes it where it is installed",
-    "dataset_name": "data_config names a YAML file that lists your record files",
-    "dataset": "data_config names a YAML file that lists your record files",
-    "dataset_path": "data_config names a YAML file that lists your record files",
+    "use_flash_attn": "write attn_implementation: flash_attention_2; auto uses it if it is installed",
+    "dataset_name": "write data_config, the path of a YAML file that lists your record files",
+    "dataset": "write data_config, the path of a YAML file that lists your record files",
+    "dataset_path": "write data_config, the path of a YAML file that lists your record files",
     "freeze_vision_tower": _PARTS,
     "freeze_vision_modules": _PARTS,
     "freeze_llm": _PARTS,
@@ -147,22 +147,25 @@ OTHER_NAMES = {
     "tune_mm_mlp": _PARTS,
     "tune_mm_llm": _PARTS,
     "model": "write model_name_or_path",
-    "cutoff_len": "write max_length, which makes pixels and frames fewer instead of cutting",
-    "model_max_length": "write max_length, which makes pixels and frames fewer instead of cutting",
+    "cutoff_len": "write max_length, which reduces pixels and frames instead of truncating",
+    "model_max_length": "write max_length, which reduces pixels and frames instead of truncating",
     "video_max_frames": "write max_frames",
     "nframes": "write max_frames",
     "video_fps": "write fps",
 }
 
-# Values of HONOURED arguments that are not to be had: (beginning of the value, why).
+# Values of HONOURED arguments that are not available: argument -> (beginnings of the value, why).
 _REFUSED_VALUES = {
     "train_sampling_strategy": (
         ("group_by_length", "batch_rebalance"),
         REFUSED["length_column_name"] + "; use random or sequential",
     ),
-    "optim": (("galore", "apollo", "lomo", "adalomo"), REFUSED["optim_target_modules"]),
+    "optim": (
+        ("galore", "apollo", "lomo", "adalomo"),
+        "these optimisers choose their own parameters; use train and learning_rates to choose them",
+    ),
 }
-# Saying what happens anyway is no mistake.
+# Stating what happens anyway is not an error.
 _ALSO_TRUE = {"completion_only_loss": (True,), "assistant_only_loss": (True,)}
 
 
@@ -177,26 +180,31 @@ def known_arguments() -> set[str]:
 
 
 def rename(flat: dict[str, Any]) -> dict[str, Any]:
-    """The keys of one source, earlier names replaced by today's. Raises ValueError for both names with two values."""
+    """The keys of one source with old names replaced by current ones.
+
+    Raises ValueError if both names of an argument are given with different values.
+    """
     renamed = {key: value for key, value in flat.items() if key not in ALIASES}
     for old, new in ALIASES.items():
         if old not in flat:
             continue
         if new in flat and flat[new] != flat[old]:
             raise ValueError(
-                f"{old}: {flat[old]!r} contradicts {new}: {flat[new]!r}; the first is the earlier name of the second, "
-                "leave it out"
+                f"{old}: {flat[old]!r} contradicts {new}: {flat[new]!r}; {old} is the old name of {new}, remove it"
             )
         renamed[new] = flat[old]
     return renamed
 
 
 def check_arguments(arguments: dict[str, Any], evaluates: bool) -> str | None:
-    """What is wrong with these arguments of SFTConfig, None for nothing. evaluates: is anything to be evaluated?"""
+    """What is wrong with these arguments of SFTConfig, or None.
+
+    evaluates: whether anything is evaluated during training.
+    """
     defaults = default_arguments()
     for name, value in arguments.items():
         if name in FIXED:
-            return f"{name} is decided by the trainer; remove the key"
+            return f"{name} is set by the trainer; remove the key"
         if name in REFUSED and value != defaults[name] and value not in _ALSO_TRUE.get(name, ()):
             return f"{name}: {value!r} would change nothing here: {REFUSED[name]}"
         if name in NEED_EVALUATION and not evaluates and value != defaults[name]:
