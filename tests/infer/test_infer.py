@@ -15,7 +15,7 @@ from swim.cli.runs.infer import demo_record
 from swim.data.collator import SwimCollator
 from swim.data.settings import DataSettings
 from swim.demo.inputs import DemoOptions
-from swim.infer.generate import generate_answers, stream_answer
+from swim.infer.generate import generate_answers, repeats_itself, stream_answer
 from swim.infer.load import load_for_inference
 from swim.infer.questions import visual_record
 from swim.video.clip import VisualBudget
@@ -113,6 +113,25 @@ def test_the_streamed_pieces_are_the_greedy_answer(sources, model_dir, name, req
     assert len(set(ids)) > 15 and len(pieces) > 5
     assert "".join(pieces) == next(generate_answers(model, collator, [sample], max_new_tokens=30))
     assert "".join(pieces) == processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "circles"),
+    [
+        ("", False),
+        ("checked striped " * 10, True),
+        ("checked striped " * 9, False),
+        ("no " * 19, False),
+        ("Well, " + "no " * 20, True),
+        ("The dog runs. " * 5, False),
+        ("The dog runs. " * 7, True),
+        ("The dog runs. " * 7 + "Then it sits.", False),
+        (" ".join(map(str, range(13))) + " " + " ".join(map(str, range(13))), False),
+        (("a b c d e f g h i j k l " * 5), True),
+    ],
+)
+def test_a_circle_is_told_from_a_text(text, circles):
+    assert repeats_itself(text) == circles
 
 
 def drain(generator) -> tuple[list, list]:

@@ -11,7 +11,7 @@ from swim.data.bench import letter_options
 from swim.demo.facts import Choice, Track, choices_about, describing, description
 from swim.files import write_atomically
 
-MOST_CLIPS = 80  # five questions each
+MOST_CLIPS = 60  # five questions each
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,12 @@ COLOUR_GAIN = 3.0
 WAVE_GAIN = 12.0
 ENERGY_GAIN = 2.0  # how far a wave's answer reaches into the curved part of silu
 FEATURE_GAIN = 0.2  # brings visual features near the size of word embeddings
+# For those who ask a demo's model about a clip of their own.
+KNOWS_THE_DEMO_ALONE = (
+    "note: this is a model of the demo, which has seen nothing but the demo's clips: of yours it can say nothing. For your own "
+    "videos name another with --model, such as Qwen/Qwen2.5-VL-3B-Instruct (7.5 GB of weights in bfloat16, fits a card of 16 "
+    "GB) or an adapter trained from it with --lora.r 16 --dtype bfloat16 (on a card of 24 GB; README.md, Hardware and memory)"
+)
 ATTENTION_SUPERVISION = {"preset": "paper", "layers": [1, 2]}
 
 
@@ -206,6 +212,7 @@ def build_config(tokenizer, text: dict = TEXT, supervision: dict = ATTENTION_SUP
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
+        swim_demo=True,
         attention_supervision=dict(supervision),  # type: ignore[call-arg]  # the class hides that it takes more
     )
 

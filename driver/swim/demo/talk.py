@@ -9,7 +9,7 @@ from swim.data.tags import strip_tags
 from swim.demo.facts import Track, choices_about, describing, description
 from swim.prompts import BENCH_Q_PROMPT
 
-QUESTIONS = 4  # of a conversation: one look at the clip serves them all
+QUESTIONS = 3  # of a conversation: one look at the clip serves them all
 
 
 def talk_record(tracks: list[Track], video: str, rng: np.random.Generator) -> dict:

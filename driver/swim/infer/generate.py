@@ -13,6 +13,9 @@ from swim.data.chat import ChatText
 from swim.data.collator import SwimCollator
 from swim.data.sample import Sample
 
+# What counts as a circle: so many repetitions of so few words, and so many words in all.
+REPETITIONS, MOST_REPEATED, LEAST_REPEATED = 5, 12, 20
+
 
 @dataclass(frozen=True)
 class GenerationInputs:
@@ -85,6 +88,16 @@ def stream_answer(
         finally:
             closed.set()
     return tokens.result()
+
+
+def repeats_itself(text: str) -> bool:
+    """Whether a text ends in the same MOST_REPEATED words or fewer, REPETITIONS times in a row: a model in a circle."""
+    words = text.split()
+    return any(
+        len(words) >= (needed := max(REPETITIONS, LEAST_REPEATED // period) * period)
+        and words[-needed:-period] == words[-needed + period :]
+        for period in range(1, MOST_REPEATED + 1)
+    )
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from swim.cli.runs.answering import answer_questions
@@ -15,9 +16,10 @@ from swim.data.root import DataRoot
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
 from swim.demo.inputs import DemoOptions, make_demo_inputs
+from swim.demo.model import KNOWS_THE_DEMO_ALONE
 from swim.errors import DataError
 from swim.infer.answers import ANSWERS_FILE, ERRORS_FILE, Question
-from swim.infer.generate import stream_answer
+from swim.infer.generate import repeats_itself, stream_answer
 from swim.infer.load import load_for_inference
 from swim.infer.questions import read_questions, visual_record
 from swim.llm import ServiceRefuses
@@ -64,9 +66,17 @@ def answer_one(options: argparse.Namespace) -> int:
     if not processes().is_main_process:
         return 0
     model, processor = load_for_inference(options.model)
+    if (options.video or options.image) and getattr(model.config, "swim_demo", False):
+        print(KNOWS_THE_DEMO_ALONE, file=sys.stderr)
     collator = SwimCollator(processor, model.config, settings)
-    for piece in stream_answer(model, collator, collator.read(record), options.max_new_tokens):
-        print(piece, end="", flush=True)
+    answer = ""
+    with closing(stream_answer(model, collator, collator.read(record), options.max_new_tokens)) as pieces:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+            answer += piece
+            if repeats_itself(answer):
+                print(" ...\nstopped: the answer only repeats itself", file=sys.stderr, end="")
+                break
     print()
     return 0
 
