@@ -8,7 +8,7 @@ from swim.demo.bench import Benches, write_benches
 from swim.demo.inputs import DemoOptions, make_demo_inputs
 from swim.train.config import TrainConfig, load_config
 
-DEMO_CONFIG = Path(__file__).resolve().parents[3] / "run_scripts/configs/sft_demo.yaml"
+DEMO_CONFIG = Path(__file__).resolve().parents[4] / "run_scripts/configs/sft_demo.yaml"
 
 
 def with_demo_inputs(config: TrainConfig) -> TrainConfig:
