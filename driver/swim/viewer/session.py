@@ -9,8 +9,8 @@ from PIL import Image
 
 from swim.attention.heat import behind_visual, colour_scale, heat_of
 from swim.attention.maps import Reading, Word, extract, read_words
-from swim.attention.overlay import blend, colour_bar, write_overlay
-from swim.attention.pictures import Row, Scale
+from swim.attention.overlay import Panel, colour_bar, write_overlay
+from swim.attention.paint import Scale, blend
 from swim.data.collator import SwimCollator
 from swim.data.records import Turn
 from swim.data.root import DataRoot
@@ -92,7 +92,8 @@ def pieces_of(text: str, words: list[Word], kinds: tuple[str, ...]) -> list[tupl
 
 def overlay(seen: Seen, heat: Heat, path: Path) -> Path:
     """Writes the clip with the heat over its playing frames as an mp4."""
-    write_overlay(path, seen.reading.sample, [Row(heat.word.label, heat.heat)], heat.scale, columns=1)
+    panels = [Panel(heat.word.label, heat.heat, heat.scale.highest)]
+    write_overlay(path, seen.reading.sample, panels, columns=1, scale=heat.scale)
     return path
 
 
