@@ -135,6 +135,9 @@ def test_models_of_other_words_or_fewer_layers_are_refused(tiny_model_dir, real_
     (shallow / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="it has no layer 2, but 2 layers"):
         Session(str(tiny_model_dir), SETTINGS, base_path=str(shallow))
+    config.pop("attention_supervision", None)
+    (shallow / "config.json").write_text(json.dumps(config))
+    assert Session(str(shallow), SETTINGS).layers == [1]  # alone it is shown at its last layer
 
 
 def test_names_are_short_where_that_tells_models_apart(tmp_path):

@@ -69,7 +69,10 @@ class Session:
             self.collators.append(SwimCollator(processor, model.config, settings))
         self.max_new_tokens = max_new_tokens
         config = supervision_of(self.models[0].config)
-        self.layers = list(config.layers_of(self.models[0].config.text_config.num_hidden_layers))
+        count = self.models[0].config.text_config.num_hidden_layers
+        if config.layers is None and count <= 2:
+            config.layers = [count - 1]  # too few for every fifth from 2
+        self.layers = list(config.layers_of(count))
         self.fusion = config.fusion
         for path, model, collator in zip(paths[1:], self.models[1:], self.collators[1:]):
             self._check_base(path, model, collator)

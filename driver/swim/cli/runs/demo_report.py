@@ -67,8 +67,7 @@ class Scores:
 def train_and_report(config: TrainConfig):
     """Trains, beside it the control without the mask loss, and compares them on held-out clips.
 
-    Writes attention.png, overlay.webp, loss.png and summary.json into the run's folder; the control goes into its
-    text_only/.
+    Writes attention.png, overlay.webp, loss.png and summary.json into the run's folder, and the control into text_only/ there.
     Raises ConfigError when the control fails, FolderInUse when another process trains there.
     """
     with alone_in(config.output_dir):
