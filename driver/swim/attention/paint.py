@@ -1,6 +1,7 @@
 """Heat over a frame: its colours, how much of the frame they cover, and the line around an object."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -29,10 +30,18 @@ def blend(frame: np.ndarray, heat: np.ndarray, highest: float) -> np.ndarray:
 
     A frame that nothing looks at stays as it is.
     """
-    shares = np.clip(enlarge(heat, frame.shape[:2]) / highest, 0, 1)
-    alpha = opacity(shares)[..., None]
-    colour = colormaps[COLOURS](shares)[..., :3] * 255
-    return (frame * (1 - alpha) + colour * alpha).round().astype(np.uint8)
+    heat = np.ascontiguousarray(heat, np.float32)
+    added, kept = _layer(heat.tobytes(), heat.shape, frame.shape[:2], highest)
+    return (frame * kept + added).round().astype(np.uint8)
+
+
+@lru_cache(maxsize=16)  # all frames of a temporal step are under the same heat
+def _layer(cells: bytes, grid: tuple[int, ...], size: tuple[int, int], highest: float) -> tuple[np.ndarray, np.ndarray]:
+    """(float32[h, w, 3] that heat adds to a frame, float32[h, w, 1] how much of the frame stays)."""
+    heat = np.frombuffer(bytearray(cells), np.float32).reshape(grid)
+    shares = np.clip(enlarge(heat, size) / highest, 0, 1)
+    alpha = opacity(shares)[..., None].astype(np.float32)
+    return colormaps[COLOURS](shares)[..., :3].astype(np.float32) * 255 * alpha, 1 - alpha
 
 
 def enlarge(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
