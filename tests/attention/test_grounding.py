@@ -7,7 +7,6 @@ import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from swim.attention.grounding import ground, mean_maps, score_grounding
-from swim.attention.pictures import show_maps
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
 from swim.data.settings import DataSettings
@@ -69,21 +68,6 @@ def test_mean_maps_are_the_mean_over_a_samples_tokens(model, collator, samples):
             alone = model(**collator([sample])).attention_maps[0].mean(0)
         assert heat.shape == sample.masks.shares.shape[1:]
         torch.testing.assert_close(heat, alone, rtol=1e-4, atol=1e-6)
-
-
-def test_the_sheet_shows_every_step_of_every_model(samples, tmp_path):
-    import matplotlib.image
-
-    heat = torch.zeros(2, 6, 6)
-    heat[0, 0, 0] = 1.0
-    shown = {"a": [heat, heat], "b": [heat * 0, heat]}
-    show_maps(tmp_path / "sheet.png", samples[:2], ["first", "second"], shown)
-    show_maps(tmp_path / "cold.png", samples[:2], ["first", "second"], {"a": [heat * 0.5, heat], "b": [heat * 0, heat]})
-    sheet, cold = (matplotlib.image.imread(tmp_path / name) for name in ("sheet.png", "cold.png"))
-    assert sheet.shape[1] > sheet.shape[0] > 100
-    # only the first map changed: the picture differs there and nowhere else, so all heat has one scale
-    rows, columns = (abs(sheet - cold) > 1e-3).any(axis=2).nonzero()
-    assert len(rows) and rows.max() < sheet.shape[0] / 2 and columns.max() < sheet.shape[1] / 2
 
 
 def test_a_samples_scores_are_those_of_the_supervised_map(model, collator, samples):

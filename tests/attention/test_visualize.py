@@ -7,15 +7,16 @@ import av
 import numpy as np
 import pytest
 import torch
-from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from PIL import Image
 
 from swim.attention.captions import fit, wrap
 from swim.attention.heat import NORMALISATIONS, choose_normalisation, colour_scale, relative
-from swim.attention.overlay import OUTLINE, _title, blend, write_overlay
-from swim.attention.pictures import Row, Scale, draw_sheet
+from swim.attention.overlay import Panel, _title, write_overlay
+from swim.attention.paint import OUTLINE, OUTLINE_EDGE, Scale
+from swim.attention.pictures import Row, draw_sheet
 from swim.cli import visualize
+from swim.cli.runs.demo_defaults import DEMO_CONFIG
 from swim.data.bench import parse_annotated
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
@@ -100,6 +101,10 @@ def test_a_video_and_a_folder_of_frames_are_asked_about(tiny_model_dir, sample, 
     assert mp4["words"] == png["words"] and mp4["shape"] == png["shape"] and png["fps"] == 2
 
 
+def test_the_demos_configuration_is_found_from_any_folder():
+    assert DEMO_CONFIG.is_file()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -123,30 +128,23 @@ def test_errors_say_what_to_do(tiny_model_dir, held_out, sample, tmp_path, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_heat_is_where_the_map_is_and_has_the_scales_colours():
-    frame = np.full((60, 80, 3), 100, np.uint8)
-    heat = np.zeros((3, 4), np.float32)
-    heat[2, 0] = 2.0
-    picture = blend(frame, heat, highest=2.0)
-    hottest = np.array(colormaps["inferno"](1.0)[:3]) * 255 * 0.85 + 100 * 0.15
-    assert np.abs(picture[55, 5] - hottest).max() <= 1
-    cold = np.array(colormaps["inferno"](0.0)[:3]) * 255 * 0.25 + 100 * 0.75
-    assert np.abs(picture[5, 75] - cold).max() <= 1
-    assert (blend(frame, heat, highest=1.0)[55, 5] == picture[55, 5]).all()  # beyond the scale: the last colour
-
-
 def test_the_overlay_shows_each_steps_heat_and_the_outline_of_annotated_frames(sample, tmp_path):
     heat = np.zeros((2, 6, 6), np.float32)
     heat[0, 0, 0], heat[1, 5, 5] = 1.0, 1.0
-    write_overlay(tmp_path / "o.mp4", sample, [Row("a", heat, (0,)), Row("b", heat)], Scale("share", 1.0), columns=2)
+    panels = [Panel("a", heat, outlined=(0,)), Panel("b", heat), Panel("clip")]
+    write_overlay(tmp_path / "o.mp4", sample, panels, columns=3)
     frames = frames_of(tmp_path / "o.mp4")
-    assert len(frames) == sample.clip.total
-    first, last = frames[0][22:, :384].astype(int), frames[-1][22:, :384].astype(int)
-    corners = [(20, 20), (360, 360)]
-    brightness = [[picture[y, x, 0] - picture[y, x, 2] for y, x in corners] for picture in (first, last)]
-    assert brightness[0][0] > brightness[0][1] + 50 and brightness[1][1] > brightness[1][0] + 50
-    near = np.abs(frames[0][22:406].astype(int) - OUTLINE).max(axis=2) < 110
-    assert near[:, :384].sum() > 200 and near[:, 384:768].sum() < 20  # outlined in the first panel alone
+    assert len(frames) == sample.clip.total and frames[0].shape[1] == 3 * 388
+    outlined, plain, alone = (
+        np.stack([frame[26:410, left : left + 384].astype(int) for frame in frames]) for left in (0, 388, 776)
+    )
+    heated = [np.abs(plain - alone)[frame, y, x].max() > 50 for frame in (0, -1) for y, x in ((20, 20), (360, 360))]
+    assert heated == [True, False, False, True]
+    line = np.abs(outlined - plain).max(axis=3) > 40
+    assert line[0].sum() > 500 and line[1].sum() < 50  # the second frame is not annotated
+    drawn = outlined[0][line[0]]
+    assert (drawn.max(axis=1) < 110).mean() > 0.2  # the edge; much of the line is as light as the background
+    assert (OUTLINE, OUTLINE_EDGE) == ((255, 255, 255), (0, 0, 0))
 
 
 def test_a_sheet_has_a_line_for_each_row_and_at_most_so_many_columns(sample, tmp_path):
@@ -253,18 +251,21 @@ def test_titles_and_labels_fit_whatever_the_shape_length_and_script(tmp_path, dr
     heat = np.random.default_rng(0).random((2, 3, 6)).astype(np.float32)
     names = ["person in the red coat (swim-7b-long-name)", CHINESE, "$5 bag_1^", "a", "two large paper bags", "b"]
     rows = [Row(name, heat) for name in names]
-    scale = Scale("share of the clip's attention", 1.0)
+    scale = Scale(NORMALISATIONS["clipped"], 1.0)
     draw_sheet(tmp_path / "s.png", sample, rows, scale, f"{CHINESE}\n{LONG}", most_columns)
     (figure,) = drawn_figures
     width, height = figure.canvas.get_width_height()
     figure.canvas.draw()
-    title = figure._suptitle.get_window_extent()
-    labels = [axis.yaxis.label.get_window_extent() for axis in figure.axes if axis.get_ylabel() in labels_of(names)]
-    assert len(labels) == len(names)
+    texts = {text.get_text(): text.get_window_extent() for text in figure.texts}
+    (heading,) = [text for text in texts if text.startswith(CHINESE[:3]) and text not in labels_of(names)]
+    title = texts[heading]
+    labels = [texts[label] for label in labels_of(names)]
+    meaning = next(box for text, box in texts.items() if text.startswith("share"))
+    assert meaning.x1 <= width and meaning.y0 >= 0
     for box in (title, *labels):
         assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height
     assert not any(a.overlaps(b) for n, a in enumerate((title, *labels)) for b in labels[n:])
-    assert figure._suptitle.get_text().endswith("…")
+    assert heading.endswith("…")
     frames = [axis.get_window_extent() for axis in figure.axes if axis.images]
     assert not any(label.overlaps(frame) for label in labels for frame in frames)
 

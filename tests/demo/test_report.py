@@ -50,7 +50,7 @@ def test_the_report_is_complete_and_made_once(config):
     assert numbers["steps"] == 2
     # question and answer name the object in two tokens each, in two annotated steps of three clips
     assert numbers["pairs"] + numbers["pairs_left_out"] == 3 * 4 * 2
-    for name in ("attention.png", "loss.png"):
+    for name in ("attention.png", "overlay.webp", "loss.png"):
         assert (folder / name).stat().st_size > 10_000
     mine, control = (
         yaml.safe_load((path / "train_config.yaml").read_text()) for path in (folder, folder / "text_only")

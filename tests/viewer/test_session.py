@@ -1,6 +1,9 @@
 """What the viewer computes, without its page."""
 
 import json
+import shutil
+from copy import copy
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -8,12 +11,13 @@ import pytest
 import torch
 
 from swim.attention import extract
-from swim.attention.maps import fuse
+from swim.attention.maps import fuse, read_words
 from swim.data.settings import DataSettings
 from swim.demo.clips import make_demo_data
+from swim.demo.model import build_tiny_model
 from swim.errors import DataError
 from swim.video.clip import VisualBudget
-from swim.viewer.session import Session, overlay, pieces_of, still
+from swim.viewer.session import Session, names_of, overlay, pieces_of, still
 
 TAGGED = "What pattern does the <ins>red circle</ins> have?"
 SETTINGS = DataSettings(VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224), keep_annotated_frames=False)
@@ -55,15 +59,24 @@ def test_every_word_of_question_and_answer_can_be_clicked(seen):
 def test_the_heat_is_that_of_extract_at_the_layer(session, seen):
     word = next(n for n, word in enumerate(seen.reading.words) if word.label == "red circle")
     span = (seen.reading.words[word].start, seen.reading.words[word].end)
-    maps = extract(session.model, seen.reading.inputs, [span], session.layers)
-    expected = {None: fuse(maps, session.model.config)[0]}
+    (model,) = session.models
+    maps = extract(model, seen.reading.inputs, [span], session.layers)
+    expected = {None: fuse(maps, model.config)[0]}
     expected |= {layer: maps[0, n] / maps[0, n].sum() for n, layer in enumerate(session.layers)}
     for layer, heat in expected.items():
-        found = session.look(seen, word, layer, "share")
+        (found,) = session.look(seen, word, layer, "share")
         torch.testing.assert_close(torch.from_numpy(found.heat), heat, rtol=1e-4, atol=1e-7)
-    heats = [session.look(seen, n, None, "share") for n in range(len(seen.reading.words))]
-    assert max(heat.heat.max() for heat in heats) == pytest.approx(heats[0].scale.highest)  # one scale for all words
-    assert session.look(seen, word, None, "relative").scale.label.startswith("times the mean")
+        assert found.scale.highest == pytest.approx(float(heat.max()), rel=1e-4)  # faint words are as bright as others
+    assert session.look(seen, word, None, "relative")[0].scale.label.startswith("times the mean")
+
+
+def test_the_map_that_is_shown_is_named(session):
+    session = copy(session)
+    assert session.describe(2) == "layer 2"
+    session.layers, session.fusion = [2, 7, 12], "product"
+    assert session.describe(None) == "product of layers 2, 7 and 12"
+    session.layers = [2]
+    assert session.describe(None) == "layer 2, the only one that is read"
 
 
 def test_pictures_follow_word_and_step(session, seen, tmp_path):
@@ -74,6 +87,10 @@ def test_pictures_follow_word_and_step(session, seen, tmp_path):
     for name, heat in (("a", first), ("b", other)):
         with av.open(str(overlay(seen, heat, tmp_path / f"{name}.mp4"))) as container:
             videos.append(np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]))
+    height, width = videos[0].shape[1:3]
+    assert (
+        width == 2 * 388 and (np.abs(videos[0][:, :, :380].astype(int) - videos[1][:, :, :380]) < 16).all()
+    )  # the clip
     assert len(videos[0]) == seen.reading.sample.clip.total and (videos[0] != videos[1]).any()
 
 
@@ -84,7 +101,79 @@ def test_what_cannot_be_asked_is_named_and_the_next_question_works(session, clip
         (str(broken), TAGGED, "broken.mp4"),
         (clip, "  ", "the prompt is empty"),
         (clip, "Where is the <ins>dog?", "unclosed <ins>"),
+        (str(tmp_path / "gone.mp4"), TAGGED, "gone.mp4"),
     ):
         with pytest.raises((DataError, ValueError), match=message):
             session.ask(path, question)
     assert session.ask(clip, "Where is the dog?").steps == 2
+
+
+def test_two_models_look_at_the_same_words(tiny_model_dir, tmp_path_factory, clip, session, seen, tmp_path):
+    other = build_tiny_model(tmp_path_factory.mktemp("other") / "another seed", seed=1)
+    pair = Session(str(tiny_model_dir), SETTINGS, max_new_tokens=5, base_path=str(other))
+    assert pair.names == [tiny_model_dir.name, "another seed"]
+    both = pair.ask(clip, TAGGED)
+    assert both.reading.words == seen.reading.words and torch.equal(both.maps[0], seen.maps[0])
+    assert len(both.answers) == 1
+    first, second = pair.look(both, 0, None, "share")
+    assert (first.model, second.model) == tuple(pair.names) and (first.heat != second.heat).any()
+    spans = [(word.start, word.end) for word in both.reading.words]
+    expected = extract(pair.models[1], both.reading.inputs, spans, pair.layers)
+    torch.testing.assert_close(both.maps[1][: len(spans)], expected)
+    assert still(both, [first, second], 0).shape[1] == 3 * 388
+    with av.open(str(overlay(both, [first, second], tmp_path / "o.mp4"))) as container:
+        assert container.streams.video[0].width == 3 * 388
+
+
+def test_models_of_other_words_or_fewer_layers_are_refused(tiny_model_dir, real_processor_dir, tmp_path):
+    with pytest.raises(ValueError, match="cannot show .*: their tokenizers differ"):
+        Session(str(tiny_model_dir), SETTINGS, base_path=str(real_processor_dir))
+    shallow = tmp_path / "shallow"
+    shutil.copytree(tiny_model_dir, shallow)
+    config = json.loads((shallow / "config.json").read_text())
+    config["text_config"] |= {"num_hidden_layers": 2, "layer_types": config["text_config"]["layer_types"][:2]}
+    (shallow / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="it has no layer 2, but 2 layers"):
+        Session(str(tiny_model_dir), SETTINGS, base_path=str(shallow))
+    config.pop("attention_supervision", None)
+    (shallow / "config.json").write_text(json.dumps(config))
+    assert Session(str(shallow), SETTINGS).layers == [1]  # alone it is shown at its last layer
+
+
+def test_names_are_short_where_that_tells_models_apart(tmp_path):
+    for name in ("a/demo", "b/demo", "b/base"):
+        (tmp_path / name).mkdir(parents=True)
+    first, second, base = (str(tmp_path / name) for name in ("a/demo", "b/demo", "b/base"))
+    assert names_of([first, base]) == ["demo", "base"] and names_of([first, second]) == [first, second]
+    assert names_of(["Qwen/Qwen2.5-VL-7B-Instruct"]) == ["Qwen/Qwen2.5-VL-7B-Instruct"]
+
+
+def test_every_word_of_a_sentence_can_be_clicked(real_processor_dir, clip):
+    """A model with the real tokenizer, which says what it was taught to: a sentence of several tokens a word."""
+    session = Session(str(real_processor_dir), SETTINGS, max_new_tokens=24)
+    sentence = "It's an antidisestablishmentarian bulldog, isn't it? 狗坐在床上。"
+    tokens = session.collators[0].processor.tokenizer(sentence)["input_ids"]
+    seen = session.ask(clip, "Describe the <ins>dog</ins> on the bed.")
+    assert "".join(piece for piece, _ in pieces_of(seen.reading.answer, seen.reading.words, ("answer",))) == (
+        seen.reading.answer
+    )
+    reading = read_words(session.collators[0], seen.reading.sample, tokens, every_word=True, question_words=True)
+    said = [word for word in reading.words if word.kind == "answer"]
+    assert [word.label for word in said] == [
+        "It's", "an", "antidisestablishmentarian", "bulldog", "isn't", "it", *"狗坐在床上",
+    ]  # fmt: skip
+    maps = extract(
+        session.models[0], reading.inputs, [(word.start, word.end) for word in reading.words], session.layers
+    )
+    spoken = replace(seen, reading=reading, maps=[maps])
+    number = reading.words.index(said[2])
+    (heat,) = session.look(spoken, number, None, "share")
+    assert heat.word.end - heat.word.start > 1 and heat.heat.sum() == pytest.approx(1.0, rel=1e-4)
+    assert still(spoken, [heat], 0).shape[2] == 3
+
+
+def test_a_question_and_an_answer_without_words_are_an_error(tiny_model_dir, clip):
+    silent = Session(str(tiny_model_dir), SETTINGS)
+    silent.models[0].generation_config.eos_token_id = list(range(silent.models[0].config.text_config.vocab_size))
+    with pytest.raises(DataError, match="no word in the question or the answer"):
+        silent.ask(clip, "?!")

@@ -8,36 +8,58 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("gradio")
 
+from swim.demo.model import build_tiny_model  # noqa: E402
 from swim.viewer.app import serve  # noqa: E402
+from swim.viewer.session import Session  # noqa: E402
 
-from .test_session import TAGGED, clip, session  # noqa: E402, F401
+from .test_session import SETTINGS, TAGGED, clip, session  # noqa: E402, F401
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium; install the distribution's package")
 PATIENCE_MS = 60_000
 
 
-@pytest.fixture(scope="module")
-def address(session) -> str:  # noqa: F811
+def served(session, title: str):  # noqa: F811
+    """The address of a page while it is served."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page = serve(session, "tiny: where it looks", [], "127.0.0.1", port, block=False)
+    page = serve(session, title, [], "127.0.0.1", port, block=False)
     yield f"http://127.0.0.1:{port}"
     page.close()
 
 
+@pytest.fixture(scope="module")
+def address(session) -> str:  # noqa: F811
+    yield from served(session, "tiny: where it looks")
+
+
+@pytest.fixture(scope="module")
+def address_of_two(tiny_model_dir, tmp_path_factory) -> str:
+    other = build_tiny_model(tmp_path_factory.mktemp("other") / "<b>base", seed=1)
+    yield from served(Session(str(tiny_model_dir), SETTINGS, 5, str(other)), "two")
+
+
 @pytest.fixture
-def page(address):
+def browser():
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1250, "height": 900})
-        page.set_default_timeout(PATIENCE_MS)
-        page.hosts = set()
-        page.on("request", lambda request: page.hosts.add(request.url.split("/")[2]))
-        page.goto(address)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    return opened(browser, address)
+
+
+def opened(browser, address: str, width: int = 1250):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(PATIENCE_MS)
+    page.hosts = set()
+    page.on("request", lambda request: page.hosts.add(request.url.split("/")[2]))
+    page.goto(address)
+    return page
 
 
 def ask(page, path: str | None, question: str):
@@ -60,6 +82,14 @@ def shown(page, label: str, before: str = "") -> str:
     return page.get_attribute("#overlay video", "src")
 
 
+def marked(page) -> list[str]:
+    """The words that are marked as the chosen one, by their colour."""
+    script = """() => [...document.querySelectorAll('.token.highlighted')]
+        .filter(word => getComputedStyle(word).backgroundColor.match(/\\d+/g).slice(0, 3).join() === '245,158,11')
+        .map(word => word.innerText)"""
+    return page.evaluate(script)
+
+
 def still_of(page) -> bytes:
     return page.wait_for_selector("#still img").screenshot()
 
@@ -70,8 +100,10 @@ def test_a_word_is_clicked_in_a_real_browser(page, clip, address):  # noqa: F811
     assert [word.inner_text() for word in words] == ["What", "pattern", "does", "the", "red circle", "have"]
     first = shown(page, "red circle")
     picture = still_of(page)
+    assert marked(page) == ["red circle"] and not page.is_visible("#problem")
     words[1].click()
-    second = shown(page, "pattern", first)
+    second = shown(page, "pattern, mean of layers 1 and 2: share of the clip's attention", first)
+    assert marked(page) == ["pattern"]
     assert page.request.get(second).body() != page.request.get(first).body()
     page.wait_for_timeout(500)
     assert still_of(page) != picture
@@ -79,23 +111,51 @@ def test_a_word_is_clicked_in_a_real_browser(page, clip, address):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_mistakes_are_told_and_the_next_question_works(page, clip, tmp_path):  # noqa: F811
+def test_mistakes_are_told_as_they_are_and_the_next_question_works(page, clip, tmp_path, capfd):  # noqa: F811
     ask(page, None, TAGGED)
-    page.wait_for_selector("text=Choose a clip first")
+    page.wait_for_selector("#problem >> text=Choose a clip first")
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     ask(page, str(broken), TAGGED)
-    told = page.wait_for_selector("text=broken.mp4: ").inner_text()
-    assert "Traceback" not in told
+    page.wait_for_selector("#problem >> text=broken.mp4: ")
     page.click("#clip button[aria-label='Clear'], #clip button[aria-label='Remove this file']")
     ask(page, clip, "  ")
-    page.wait_for_selector("text=The question is empty")
+    page.wait_for_selector("#problem >> text=the prompt is empty")
+    ask(page, None, "Where is the <ins>dog & <b>cat</b>?")
+    told = page.wait_for_selector("#problem >> text=unclosed").inner_text()
+    assert told == "the clip: unclosed <ins> in 'Where is the <ins>dog & <b>cat</b>?'; add </ins> after the noun"
     ask(page, None, TAGGED)
     overlay = shown(page, "red circle")
+    assert not page.is_visible("#problem")
     picture = still_of(page)
     page.fill("#step input[type=number]", "1")
     page.press("#step input[type=number]", "Enter")
     page.wait_for_timeout(1500)
     assert still_of(page) != picture
     page.click("text=relative")
-    shown(page, "red circle, all layers: times the mean of all words", overlay)
+    overlay = shown(page, "red circle, mean of layers 1 and 2: times the mean of all words", overlay)
+    page.click("#layer >> text=layer 2")
+    shown(page, "red circle, layer 2: times the mean of all words", overlay)
+    ask(page, None, "Where is the <ins>dog?")
+    page.wait_for_selector("#problem >> text=unclosed")
+    page.wait_for_selector("#overlay video", state="detached")  # nothing old stands beside the error
+    printed = capfd.readouterr()
+    assert "Traceback" not in printed.out + printed.err and "Error" not in printed.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1250, 360])
+def test_two_models_stand_side_by_side_on_any_screen(browser, address_of_two, clip, width):  # noqa: F811
+    page = opened(browser, address_of_two, width)
+    ask(page, clip, TAGGED)
+    shown(page, "red circle")
+    assert page.inner_text("#others").startswith("<b>base would answer: ")
+    lines = page.inner_text("#what").splitlines()
+    assert any(line.startswith("<b>base") for line in lines) and len(page.query_selector_all("#what .bar")) == 2
+    page.wait_for_function("() => document.querySelector('#overlay video').videoWidth === 3 * 388")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for place in ("#overlay", "#still", "#what", "#asked"):
+        box = page.query_selector(place).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    for place in ("#still", "#overlay"):
+        assert page.query_selector_all(f"{place} .icon-button-wrapper button") == []  # nothing covers a picture

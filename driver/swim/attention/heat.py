@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from swim.attention.maps import TINY, Reading, fuse
-from swim.attention.pictures import Scale
+from swim.attention.paint import Scale
 
 _WILD = 4  # times what 99 % of the cells stay below
 NORMALISATIONS = {

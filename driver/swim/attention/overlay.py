@@ -2,19 +2,18 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from PIL import Image, ImageDraw
 
 from swim.attention.captions import fit
-from swim.attention.pictures import COLOURS, Row, Scale, opacity
-from swim.data.masks import decode_mask, outline_of
+from swim.attention.paint import COLOURS, Scale, blend, paint_outline
+from swim.data.masks import decode_mask
 from swim.data.sample import Sample
 from swim.video.clip import resize_frame
 from swim.video.encoder import write_video
@@ -23,13 +22,34 @@ from swim.video.sources import FOLDER_FPS, open_source
 
 MOST_FRAMES = 600  # of the overlay; a longer clip is thinned and plays as long as before
 _PANEL_PX = 384  # longer side of a panel
-_TITLE_PX = 22
-_LINE_PX = 5
-OUTLINE = (0, 255, 255)
+_TITLE_PX = 26
+_GAP_PX = 4  # right of a panel
 
 
-def write_overlay(path: str | Path, sample: Sample, rows: list[Row], scale: Scale, columns: int):
-    """Writes an mp4 of the clip: a panel for each row, `columns` side by side, the colour bar at the right.
+@dataclass(frozen=True)
+class Panel:
+    """The playing clip under one map.
+
+    heat: float32[T, H, W]; None for the clip alone.
+    highest: where the colours end.
+    outlined: instances of the record, those whose masks are drawn.
+    """
+
+    title: str
+    heat: np.ndarray | None = None
+    highest: float = 1.0
+    outlined: tuple[int, ...] = ()
+
+
+def write_overlay(
+    path: str | Path,
+    sample: Sample,
+    panels: list[Panel],
+    columns: int,
+    scale: Scale | None = None,
+    title_px: int = _TITLE_PX,
+):
+    """Writes an mp4 of the clip: `columns` panels side by side; with `scale` its colour bar at the right.
 
     Every frame shows the heat of the temporal step whose sampled frame is nearest. Raises DataError for a source that
     can no longer be read.
@@ -37,57 +57,69 @@ def write_overlay(path: str | Path, sample: Sample, rows: list[Row], scale: Scal
     record = sample.record
     with open_source(record.path, record.fps or FOLDER_FPS) as opened:
         numbers = sample_frames(opened.total, MOST_FRAMES)
-        frames = _frames(opened.frames(numbers), sample, rows, scale, columns)
-        write_video(path, frames, opened.fps * len(numbers) / opened.total)
+        frames = (
+            paint_panels(frame, number, sample, panels, columns, title_px=title_px)
+            for number, frame in opened.frames(numbers)
+        )
+        write_video(path, _with_bar(frames, scale), opened.fps * len(numbers) / opened.total)
 
 
-def blend(frame: np.ndarray, heat: np.ndarray, highest: float) -> np.ndarray:
-    """uint8[h, w, 3]: heat float[H, W], smoothly enlarged, over the grey copy of a frame uint8[h, w, 3]."""
-    size = frame.shape[:2]
-    cells = torch.from_numpy(heat)[None, None].float()
-    heat = torch.nn.functional.interpolate(cells, size=size, mode="bilinear")[0, 0].numpy()
-    alpha = opacity(heat, highest)[..., None]
-    colour = colormaps[COLOURS](np.clip(heat / highest, 0, 1))[..., :3] * 255
-    return (frame.mean(axis=2, keepdims=True) * (1 - alpha) + colour * alpha).round().astype(np.uint8)
+def _with_bar(frames: Iterator[np.ndarray], scale: Scale | None) -> Iterator[np.ndarray]:
+    bar = None
+    for frame in frames:
+        bar = colour_bar(scale, len(frame)) if scale is not None and bar is None else bar
+        yield frame if bar is None else np.concatenate([frame, bar], axis=1)
 
 
-def _frames(frames, sample: Sample, rows: list[Row], scale: Scale, columns: int) -> Iterator[np.ndarray]:
-    height, width = sample.clip.frames.shape[2:]
-    shrink = _PANEL_PX / max(height, width)
-    size = (max(2, round(height * shrink)), max(2, round(width * shrink)))
-    titles = [_title(row.title, size[1]) for row in rows]
-    lines = -(-len(rows) // columns)
-    bar = colour_bar(scale, lines * (size[0] + _TITLE_PX))
-    sampled, steps = np.array(sample.clip.numbers), len(rows[0].heat)
-    per_step = -(-len(sampled) // steps)
-    empty = np.zeros((size[0] + _TITLE_PX, size[1], 3), np.uint8)
-    for number, frame in frames:
-        step = int(np.abs(sampled - number).argmin()) // per_step
-        small = resize_frame(frame, size).permute(1, 2, 0).numpy()
-        heats = [blend(small, row.heat[step], scale.highest) for row in rows]
-        for heat, row in zip(heats, rows):
-            _outline(heat, sample, row.outlined, number)
-        panels = [np.concatenate(pair) for pair in zip(titles, heats)]
-        panels += [empty] * (lines * columns - len(panels))
-        grid = [np.concatenate(panels[n : n + columns], axis=1) for n in range(0, len(panels), columns)]
-        yield np.concatenate([np.concatenate(grid), bar], axis=1)
+def _step_at(sample: Sample, number: int, steps: int) -> int:
+    """The temporal step whose sampled frame is nearest to that frame of the file."""
+    sampled = np.array(sample.clip.numbers)
+    return int(np.abs(sampled - number).argmin()) // -(-len(sampled) // steps)
+
+
+def paint_panels(
+    frame: np.ndarray,
+    number: int,
+    sample: Sample,
+    panels: list[Panel],
+    columns: int,
+    panel_px: int = _PANEL_PX,
+    title_px: int = _TITLE_PX,
+) -> np.ndarray:
+    """uint8[h, w, 3]: a frame uint8[H, W, 3] under the heat of each panel, its title above.
+
+    number: the frame's in the file; masks are outlined where it is annotated. panel_px: longer side of a panel.
+    title_px: height of the line above it.
+    """
+    shrink = panel_px / max(frame.shape[:2])
+    height, width = (max(2, round(side * shrink)) for side in frame.shape[:2])
+    small = resize_frame(frame, (height, width)).permute(1, 2, 0).numpy()
+    painted = []
+    for panel in panels:
+        picture = small.copy()
+        if panel.heat is not None:
+            picture = blend(small, panel.heat[_step_at(sample, number, len(panel.heat))], panel.highest)
+        _outline(picture, sample, panel.outlined, number)
+        picture = np.concatenate([_title(panel.title, width, title_px), picture])
+        painted.append(np.pad(picture, ((0, 0), (0, _GAP_PX), (0, 0))))
+    painted += [np.zeros_like(painted[0])] * (-len(painted) % columns)
+    return np.concatenate([np.concatenate(painted[n : n + columns], 1) for n in range(0, len(painted), columns)])
 
 
 def _outline(panel: np.ndarray, sample: Sample, instances: tuple[int, ...], number: int):
     """Draws the edges of the instances' masks, where the frame is annotated, into uint8[h, w, 3]."""
-    height, width = panel.shape[:2]
     for instance in instances:
         segmentation = sample.record.instances[instance].get(number)
         if segmentation is not None:
             mask = decode_mask(segmentation, sample.clip.height, sample.clip.width)
-            panel[outline_of(mask, height, width, _LINE_PX)] = OUTLINE
+            paint_outline(panel, mask)
 
 
-def _title(text: str, width: int) -> np.ndarray:
-    """uint8[_TITLE_PX, width, 3]: white on black."""
-    image = Image.new("RGB", (width, _TITLE_PX))
-    fitting, font = fit(text, width - 8, _TITLE_PX - 8)
-    ImageDraw.Draw(image).text((4, _TITLE_PX // 2), fitting, fill="white", font=font, anchor="lm")
+def _title(text: str, width: int, height: int = _TITLE_PX) -> np.ndarray:
+    """uint8[height, width, 3]: white on black."""
+    image = Image.new("RGB", (width, height))
+    fitting, font = fit(text, width - 8, round(0.65 * height))
+    ImageDraw.Draw(image).text((4, height // 2), fitting, fill="white", font=font, anchor="lm")
     return np.asarray(image)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from swim.attention.heat import behind_visual, colour_scale, heat_of
 from swim.attention.maps import Reading, Word, extract
-from swim.attention.overlay import write_overlay
+from swim.attention.overlay import Panel, write_overlay
 from swim.attention.pictures import Row, draw_sheet
 from swim.files import write_atomically
 
@@ -63,9 +63,9 @@ def write_views(folder: Path, reading: Reading, views: list[View], layers: list[
     forced = " (the record's answer)" if about["answer_of"] == "the record" else ""
     heading = f"{about['prompt']}\n{reading.answer}{forced}"
     draw_sheet(folder / "sheet.png", sample, rows, scale, heading)
-    write_overlay(
-        folder / "overlay.mp4", sample, rows, scale, columns=len(views) if len(views) > 1 else min(3, len(rows))
-    )
+    panels = [Panel(row.title, row.heat, scale.highest, row.outlined) for row in rows]
+    columns = len(views) if len(views) > 1 else min(3, len(rows))
+    write_overlay(folder / "overlay.mp4", sample, panels, columns, scale)
     layer_scale = colour_scale([part.layer_heat for part in views], normalisation, of_layers=True)
     for n, word in enumerate(words):
         named = [

@@ -1,8 +1,10 @@
 """Serves the viewer: ask about a clip, click a word, see where it looks.
 
     swim viewer                                    # the demo's checkpoint, with its held-out clips as examples
+    swim viewer --base output/demo/text_only       # beside it a second model: the same words, the same clip
     swim viewer --model output/swim-7b --host 0.0.0.0 --port 7860
 
+Both models are shown at the words of the question and of the first one's answer; the second one's answer is told.
 Needs Gradio: pip install -e 'driver[viewer]'. Nothing is loaded from other hosts, nothing is sent to them.
 """
 
@@ -14,6 +16,7 @@ from swim.model_name import DEMO_MODEL
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "swim viewer")
     parser.add_argument("--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name")
+    parser.add_argument("--base", help="a second model to show beside the first")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     parser.add_argument("--port", type=int, default=7860, help="port to listen at")
     parser.add_argument("--max_new_tokens", type=int, default=128, help="maximum tokens of an answer")

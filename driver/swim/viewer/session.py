@@ -5,75 +5,134 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from swim.attention.heat import behind_visual, colour_scale, heat_of
 from swim.attention.maps import Reading, Word, extract, read_words
-from swim.attention.overlay import blend, colour_bar, write_overlay
-from swim.attention.pictures import Row, Scale
+from swim.attention.overlay import Panel, paint_panels, write_overlay
+from swim.attention.paint import Scale
 from swim.data.collator import SwimCollator
 from swim.data.records import Turn
 from swim.data.root import DataRoot
 from swim.data.settings import DataSettings
 from swim.data.tags import strip_tags
+from swim.errors import DataError
 from swim.infer.generate import generate_tokens
 from swim.infer.load import load_for_inference
 from swim.infer.questions import visual_record
+from swim.models.supervision import supervision_of
 
-ALL_LAYERS = "all layers"
-STILL_PX = 448  # longer side of the still picture
+CLIP = "the clip"
+_TITLE_PX = 44  # of a panel: still legible where a telephone shows three side by side
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A question and its answer. maps: float32[Q + B, L, T, H, W], of reading.words, then of every token after the video."""
+    """A question and its answer.
+
+    maps: of each model, float32[Q + B, L, T, H, W], of reading.words, then of every token after the video.
+    answers: of the models after the first, in their own words.
+    """
 
     reading: Reading
     question: str
-    maps: torch.Tensor
+    maps: list[torch.Tensor]
+    answers: list[str]
 
     @property
     def steps(self) -> int:
-        return self.maps.shape[2]
+        return self.maps[0].shape[2]
 
 
 @dataclass(frozen=True)
 class Heat:
-    """What is drawn of one word. heat: float32[T, H, W]."""
+    """What is drawn of one word for one model. heat: float32[T, H, W]."""
 
+    model: str
     word: Word
     heat: np.ndarray
     scale: Scale
 
 
 class Session:
-    """One model, asked about clip after clip."""
+    """One model, or two side by side, asked about clip after clip."""
 
-    def __init__(self, model_path: str, settings: DataSettings, max_new_tokens: int = 128):
-        self.model, processor = load_for_inference(model_path)
-        self.collator = SwimCollator(processor, self.model.config, settings)
+    def __init__(
+        self, model_path: str, settings: DataSettings, max_new_tokens: int = 128, base_path: str | None = None
+    ):
+        """Raises ValueError for a model that cannot be loaded, and for a base that reads words or layers differently."""
+        paths = [model_path] if base_path is None else [model_path, base_path]
+        self.names = names_of(paths)
+        self.models, self.collators = [], []
+        for path in paths:
+            model, processor = load_for_inference(path)
+            self.models.append(model)
+            self.collators.append(SwimCollator(processor, model.config, settings))
         self.max_new_tokens = max_new_tokens
-        options = getattr(self.model.config, "attention_supervision", None) or {}
-        count = self.model.config.text_config.num_hidden_layers
-        self.layers = options.get("layers") or list(range(2, count, 5)) or [count - 1]
+        config = supervision_of(self.models[0].config)
+        count = self.models[0].config.text_config.num_hidden_layers
+        if config.layers is None and count <= 2:
+            config.layers = [count - 1]  # too few for every fifth from 2
+        self.layers = list(config.layers_of(count))
+        self.fusion = config.fusion
+        for path, model, collator in zip(paths[1:], self.models[1:], self.collators[1:]):
+            self._check_base(path, model, collator)
+
+    def _check_base(self, path: str, model, collator: SwimCollator):
+        first, other = (part.processor.tokenizer.get_vocab() for part in (self.collators[0], collator))
+        if first != other:
+            raise ValueError(
+                f"cannot show {path} beside {self.names[0]}: their tokenizers differ, so one's words are not the other's"
+            )
+        count = model.config.text_config.num_hidden_layers
+        if max(self.layers) >= count:
+            raise ValueError(
+                f"cannot show {path} beside {self.names[0]}: it has no layer {max(self.layers)}, but {count} layers"
+            )
 
     def ask(self, path: str, question: str) -> Seen:
-        """The answer about a video or image, and the maps of every word. Raises ValueError, DataError."""
-        record = visual_record("the clip", DataRoot(Path()).locate(path), None, question)
+        """The answers about a video or image, and the maps of every word. Raises ValueError, DataError.
+
+        Every model looks at the words of the question and of the first model's answer.
+        """
+        record = visual_record(CLIP, DataRoot(Path()).locate(path), None, question)
         text, tagged = strip_tags(question)
         record = replace(record, turns=[Turn("user", text, tagged, [0] * len(tagged)), record.turns[1]])
-        sample = self.collator.read(record)
-        answer = next(generate_tokens(self.model, self.collator, [sample], max_new_tokens=self.max_new_tokens))
-        reading = read_words(self.collator, sample, answer, every_word=True, question_words=True)
-        spans = [(word.start, word.end) for word in reading.words] + behind_visual(self.model.config, reading)
-        return Seen(reading, text, extract(self.model, reading.inputs, spans, self.layers))
+        sample = self.collators[0].read(record)
+        tokens = [
+            next(generate_tokens(model, collator, [sample], max_new_tokens=self.max_new_tokens))
+            for model, collator in zip(self.models, self.collators)
+        ]
+        reading = read_words(self.collators[0], sample, tokens[0], every_word=True, question_words=True)
+        if not reading.words:
+            raise DataError("no word in the question or the answer; ask in words", CLIP)
+        spans = [(word.start, word.end) for word in reading.words] + behind_visual(self.models[0].config, reading)
+        maps = [extract(model, reading.inputs, spans, self.layers) for model in self.models]
+        decode = self.collators[0].processor.tokenizer.decode
+        return Seen(reading, text, maps, [decode(part, skip_special_tokens=True).strip() for part in tokens[1:]])
 
-    def look(self, seen: Seen, word: int, layer: int | None, normalisation: str) -> Heat:
-        """The heat of a word at a layer, None for all fused, on the scale of all words."""
+    def look(self, seen: Seen, word: int, layer: int | None, normalisation: str) -> list[Heat]:
+        """For each model the heat of a word at a layer, None for all fused, each on a scale of its own."""
         words = seen.reading.words
-        fused, single = heat_of(seen.maps, len(words), normalisation, self.model.config)
-        heats = fused if layer is None else single[:, self.layers.index(layer)]
-        return Heat(words[word], heats[word].numpy(), colour_scale([heats], normalisation))
+        looks = []
+        for name, model, maps in zip(self.names, self.models, seen.maps):
+            fused, single = heat_of(maps, len(words), normalisation, model.config)
+            heats = fused if layer is None else single[:, self.layers.index(layer)]
+            looks.append(Heat(name, words[word], heats[word].numpy(), colour_scale([heats[word]], normalisation)))
+        return looks
+
+    def describe(self, layer: int | None) -> str:
+        """Which map is shown, in a few words."""
+        if layer is not None:
+            return f"layer {layer}"
+        if len(self.layers) == 1:
+            return f"layer {self.layers[0]}, the only one that is read"
+        return f"{self.fusion} of layers {', '.join(map(str, self.layers[:-1]))} and {self.layers[-1]}"
+
+
+def names_of(paths: list[str]) -> list[str]:
+    """The last part of each path; the whole paths where two would be alike."""
+    names = [Path(path).resolve().name if Path(path).exists() else path for path in paths]
+    return names if len(set(names)) == len(names) else list(map(str, paths))
 
 
 def pieces_of(text: str, words: list[Word], kinds: tuple[str, ...]) -> list[tuple[str, int | None]]:
@@ -90,18 +149,21 @@ def pieces_of(text: str, words: list[Word], kinds: tuple[str, ...]) -> list[tupl
     return pieces + ([(text[read:], None)] if read < len(text) else [])
 
 
-def overlay(seen: Seen, heat: Heat, path: Path) -> Path:
-    """Writes the clip with the heat over its playing frames as an mp4."""
-    write_overlay(path, seen.reading.sample, [Row(heat.word.label, heat.heat)], heat.scale, columns=1)
+def overlay(seen: Seen, heats: list[Heat], path: Path) -> Path:
+    """Writes an mp4: the clip, and beside it the clip under the heat of each model. Raises DataError if it has gone."""
+    write_overlay(path, seen.reading.sample, _panels(heats), columns=1 + len(heats), title_px=_TITLE_PX)
     return path
 
 
-def still(seen: Seen, heat: Heat, step: int) -> np.ndarray:
-    """uint8[h, w, 3]: the first frame of a temporal step under its heat, the colour bar beside it."""
+def still(seen: Seen, heats: list[Heat], step: int) -> np.ndarray:
+    """uint8[h, w, 3]: the first frame of a temporal step, and beside it the same under the heat of each model."""
     clip = seen.reading.sample.clip
-    frame = clip.frames[min(step * -(-len(clip.numbers) // seen.steps), len(clip.numbers) - 1)]
-    picture = Image.fromarray(frame.permute(1, 2, 0).numpy())
-    shrink = STILL_PX / max(picture.size)
-    picture = picture.resize([max(2, round(side * shrink)) for side in picture.size], Image.Resampling.BICUBIC)
-    blended = blend(np.asarray(picture), heat.heat[step], heat.scale.highest)
-    return np.concatenate([blended, colour_bar(heat.scale, blended.shape[0])], axis=1)
+    place = min(step * -(-len(clip.numbers) // seen.steps), len(clip.numbers) - 1)
+    frame = clip.frames[place].permute(1, 2, 0).numpy()
+    return paint_panels(
+        frame, clip.numbers[place], seen.reading.sample, _panels(heats), 1 + len(heats), title_px=_TITLE_PX
+    )
+
+
+def _panels(heats: list[Heat]) -> list[Panel]:
+    return [Panel("clip"), *(Panel(look.model, look.heat, look.scale.highest) for look in heats)]

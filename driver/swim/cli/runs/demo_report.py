@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoProcessor
 
+from swim.attention.animation import animate_maps
+from swim.attention.figure import show_maps
 from swim.attention.grounding import GroundingScores, mean_maps, score_grounding
-from swim.attention.pictures import show_maps
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
 from swim.data.sample import Sample, SampleReader
@@ -33,6 +34,7 @@ from swim.train.run import train
 from swim.train.run_folder import RunFolder, read_state
 
 PICTURED_CLIPS = 2
+PICTURED_AS = {"before": "before training", "after": "supervised"}
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 console = Console(soft_wrap=True)
@@ -65,7 +67,7 @@ class Scores:
 def train_and_report(config: TrainConfig):
     """Trains, beside it the control without the mask loss, and compares them on held-out clips.
 
-    Writes attention.png, loss.png and summary.json into the run's folder; the control goes into text_only/ there.
+    Writes attention.png, overlay.webp, loss.png and summary.json into the run's folder, and the control into text_only/ there.
     Raises ConfigError when the control fails, FolderInUse when another process trains there.
     """
     with alone_in(config.output_dir):
@@ -90,8 +92,9 @@ def _train_and_report(config: TrainConfig):
     models = {"before": Path(config.model), "text only": control_folder, "after": folder}
     scores = {name: evaluate(path, held_out, config.data_settings) for name, path in models.items()}
     pictured = _pictured(held_out)
-    maps = {name: score.maps for name, score in scores.items()}
+    maps = {PICTURED_AS.get(name, name): score.maps for name, score in scores.items()}
     show_maps(folder / "attention.png", pictured, [_phrase(sample) for sample in pictured], maps)
+    animate_maps(folder / "overlay.webp", pictured, maps)
     runs = {"supervised": read_state(folder).log_history, "text only": read_state(control_folder).log_history}
     plot_curves(folder / "loss.png", runs, ("text_loss", "mask_loss", "pointing"))
     numbers = summarise(scores, summary)
@@ -204,4 +207,4 @@ def _print_table(numbers: dict, folder: Path):
     table.add_row("pointing when another object is named", "", "", f"{numbers['pointing_swapped']:.2f}")
     table.add_row("chance", *[f"{numbers['chance']:.2f}"] * 3)
     console.print(table)
-    console.print(f"pictures and numbers: {folder}/attention.png, loss.png, summary.json")
+    console.print(f"pictures and numbers: {folder}/attention.png, overlay.webp, loss.png, summary.json")

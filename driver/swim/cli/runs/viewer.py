@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 from swim.cli.runs.demo_defaults import DEMO_CONFIG
 from swim.cli.runs.reading import data_settings
@@ -34,10 +33,11 @@ def run(options: argparse.Namespace) -> int:
     from swim.viewer.session import Session
 
     try:
-        session = Session(options.model, data_settings(options), options.max_new_tokens)
+        session = Session(options.model, data_settings(options), options.max_new_tokens, options.base)
     except (ValueError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     examples = demo_examples() if options.model == DEMO_MODEL else []
-    serve(session, f"{Path(options.model).name}: where it looks", examples, options.host, options.port)
+    title = " and ".join(session.names) + (": where they look" if options.base else ": where it looks")
+    serve(session, title, examples, options.host, options.port)
     return 0
