@@ -92,7 +92,7 @@ def test_every_kind_of_source_is_answered_with_or_without_tags(sources, chatty_d
         assert capsys.readouterr().out == with_tags
     record = visual_record("here", path, None, PROMPT)
     assert record.is_image == (name == "image.png")
-    assert with_tags == greedy(chatty_dir, record) + "\n" and len(with_tags) > 5
+    assert with_tags == greedy(chatty_dir, record) + "\n" and len(with_tags) > 1
 
 
 def test_the_rate_of_a_folder_counts(sources, ask, capsys):
