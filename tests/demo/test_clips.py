@@ -11,6 +11,7 @@ import pytest
 import yaml
 from pycocotools import mask as coco_mask
 
+from swim.data.records import parse_record
 from swim.demo import clips
 from swim.demo.clips import make_demo_data
 from swim.demo.shapes import COLOURS, INK, PATTERNS, SHAPES, ClipSettings, draw_scene, render, thing_masks
@@ -18,12 +19,8 @@ from swim.demo.shapes import COLOURS, INK, PATTERNS, SHAPES, ClipSettings, draw_
 from ..interrupting import alive, assert_ctrl_c_ends_it_at_once, in_own_session, wait_until
 
 SETTINGS = ClipSettings()
-OPTIONS = """
-(A) plain
-(B) striped
-(C) dotted
-(D) checked
-Answer with the option's letter from the given choices directly."""
+RECORDS = 2 * SETTINGS.questions_per_clip + 1  # of a clip
+LETTERED = [f"({letter})" for letter in "ABCD"]
 
 
 def read_frames(path) -> np.ndarray:
@@ -147,31 +144,34 @@ def test_masks_fit_the_decoded_pixels(data, held_out):
 
 
 def test_train_records_ask_about_every_object_in_nl_refer_form(data):
-    """Twice: with an open question and, in the same words as Bench-Q, with a multiple-choice one."""
+    """For the pattern, openly and in Bench-Q's words; and once a clip for something else, in Bench-Q's words."""
     records = json.loads(data.train_json.read_text())
-    assert len(records) == 6 * SETTINGS.questions_per_clip * 2
+    assert len(records) == 6 * RECORDS
     assert len({record["index"] for record in records}) == len(records)
     for record in records:
         assert set(record) == {"index", "video", "conversations", "annotation"}
         assert record["index"].startswith("videorefer_") and "_qa_" not in record["index"]
-        question, answer = (turn["value"] for turn in record["conversations"])
-        phrase, options = question.removeprefix("<video>\nWhat pattern does the <ins>").split("</ins> have?")
-        assert phrase.split()[0] in COLOURS and phrase.split()[1] in SHAPES
-        assert options in ("", OPTIONS)
-        answers = [f"({letter})" for letter in "ABCD"] if options else PATTERNS
-        assert answer in [f"The <ins>{phrase}</ins> {pattern}" for pattern in answers]
-        (annotation,) = record["annotation"]
-        assert set(annotation) == {"0", "2"}
-        assert all(entry["segmentation"]["size"] == [168, 168] for entry in annotation.values())
-        assert all(type(entry["segmentation"]["counts"]) is str for entry in annotation.values())
+        parsed = parse_record(record, "here", data.data_root)
+        (question, answer), spans = parsed.turns, [span.phrase for turn in parsed.turns for span in turn.spans]
+        colour, shape = spans[0].split()
+        assert colour in COLOURS and shape in SHAPES and len(set(spans)) == len(record["annotation"])
+        choice = question.text.endswith("Answer with the option's letter from the given choices directly.")
+        assert answer.text in [f"The {spans[0]} {word}" for word in (LETTERED if choice else PATTERNS)]
+        for annotation in record["annotation"]:
+            assert set(annotation) == {"0", "2"}
+            assert all(entry["segmentation"]["size"] == [168, 168] for entry in annotation.values())
+            assert all(type(entry["segmentation"]["counts"]) is str for entry in annotation.values())
 
 
-def test_both_answers_about_an_object_say_the_same(data):
+def test_both_answers_about_a_pattern_say_the_same(data):
     records = json.loads(data.train_json.read_text())
-    for plain, lettered in zip(records[::2], records[1::2]):
-        assert plain["annotation"] == lettered["annotation"] and plain["video"] == lettered["video"]
-        said, letter = (record["conversations"][1]["value"].split()[-1] for record in (plain, lettered))
-        assert f"{letter} {said}" in OPTIONS.splitlines()
+    for start in range(0, len(records), RECORDS):
+        *pairs, other = records[start : start + RECORDS]
+        for plain, lettered in zip(pairs[::2], pairs[1::2]):
+            assert plain["annotation"] == lettered["annotation"] and plain["video"] == lettered["video"]
+            said, letter = (record["conversations"][1]["value"].split()[-1] for record in (plain, lettered))
+            assert f"{letter} {said}" in lettered["conversations"][0]["value"].splitlines()
+        assert "pattern" not in other["conversations"][0]["value"] and other["video"] == plain["video"]
 
 
 def test_held_out_records_carry_the_other_objects(held_out):
@@ -216,7 +216,7 @@ def test_another_request_replaces_the_folder_and_leaves_foreign_files_alone(tmp_
     make_demo_data(tmp_path, 3, 1, seed=0)
     make_demo_data(tmp_path, 2, 1, seed=0, settings=replace(SETTINGS, objects=3, questions_per_clip=1))
     assert len(list((tmp_path / "clips/train").glob("*.mp4"))) == 2
-    assert len(json.loads((tmp_path / "train.json").read_text())) == 2 * 2
+    assert len(json.loads((tmp_path / "train.json").read_text())) == 2 * (2 + 1)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -239,7 +239,7 @@ def test_command_line(tmp_path):
     command = [sys.executable, "-m", "swim", "demo", "--output", str(tmp_path), "--train_clips", "1"]
     command += ["--held_out_clips", "1", "--questions_per_clip", "2", "--distinct_patterns", "false"]
     subprocess.run(command, check=True, capture_output=True)
-    assert len(json.loads((tmp_path / "train.json").read_text())) == 2 * 2
+    assert len(json.loads((tmp_path / "train.json").read_text())) == 2 * (2 + 1)
     assert json.loads((tmp_path / "manifest.json").read_text())["request"]["settings"]["distinct_patterns"] is False
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from swim.cli.runs.demo_defaults import with_demo_inputs
+from swim.cli.runs.demo_defaults import DEMO_CONFIG, with_demo_inputs
 from swim.cli.runs.demo_report import HeldOut, read_held_out, train_and_report
 from swim.demo.inputs import make_demo_inputs
 from swim.train.config import ConfigError, load_config
@@ -63,6 +63,11 @@ def test_the_report_is_complete_and_made_once(config):
     made = (folder / "summary.json").stat().st_mtime_ns
     train_and_report(config)
     assert (folder / "summary.json").stat().st_mtime_ns == made
+
+
+def test_commands_without_arguments_find_the_shipped_demo():
+    """They looked for it below driver/ once, and every one of them ended in an error."""
+    assert DEMO_CONFIG.samefile(DEMO_YAML) and load_config(DEMO_CONFIG).demo.held_out_clips == 200
 
 
 def test_a_failing_control_is_named(config, monkeypatch):

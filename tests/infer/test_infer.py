@@ -86,7 +86,8 @@ def greedy(model_dir, record, max_new_tokens=6) -> str:
 def test_every_kind_of_source_is_answered_with_or_without_tags(sources, chatty_dir, ask, capsys, option, name):
     path = sources / name
     assert ask(option, path, "--prompt", TAGGED) == 0
-    with_tags = capsys.readouterr().out
+    with_tags, notes = capsys.readouterr()
+    assert "seen nothing but the demo's clips" in notes and "--model" in notes
     for prompt in (PROMPT, f"<video>\n{TAGGED}"):
         assert ask(option, path, "--prompt", prompt) == 0
         assert capsys.readouterr().out == with_tags

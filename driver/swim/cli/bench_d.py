@@ -15,7 +15,10 @@ from swim.command_line import command_parser
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "swim bench-d")
     add_model_options(parser, "output/bench_d", max_new_tokens=1024)
-    parser.add_argument("--judge", default="gpt-4o-2024-11-20", help="the judge's model name")
+    parser.add_argument(
+        "--judge",
+        help="the judge's model name (default: gpt-4o-2024-11-20; of the demo's items a judge that knows their scenes)",
+    )
     parser.add_argument("--judge_base_url", help="of the judge's API (default: OpenAI's)")
     parser.add_argument("--judge_temperature", type=float, default=0.0, help="of the judge's replies")
     parser.add_argument("--judge_concurrency", type=int, default=8, help="requests to the judge at a time")

@@ -16,8 +16,11 @@ MOST_CLIPS = 60  # five questions each
 
 @dataclass(frozen=True)
 class Benches:
+    """held_out: the records that they were made from."""
+
     bench_q: Path
     bench_d: Path
+    held_out: Path
 
 
 def write_benches(held_out_json: Path, drawn_order: bool = False) -> Benches:
@@ -27,7 +30,8 @@ def write_benches(held_out_json: Path, drawn_order: bool = False) -> Benches:
     Videos are relative to the folder. drawn_order: draw the order of each question's options; otherwise a type has the
     same options in the same order everywhere, as in the tiny model's training records.
     """
-    benches = Benches(*(held_out_json.parent / name for name in ("bench_q.json", "bench_d.json")))
+    folder = held_out_json.parent
+    benches = Benches(folder / "bench_q.json", folder / "bench_d.json", held_out_json)
     made = held_out_json.stat().st_mtime_ns
     if all(path.exists() and path.stat().st_mtime_ns >= made for path in (benches.bench_q, benches.bench_d)):
         return benches

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from swim.concurrently import WorkerProcesses
 from swim.data.bench import LETTERS, letter_options
 from swim.data.tags import strip_tags
-from swim.demo.facts import Track
-from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render
+from swim.demo.facts import Choice, Track, choices_about
+from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render, thing_masks
 from swim.demo.talk import talk_record
 from swim.prompts import BENCH_Q_PROMPT
 from swim.video.encoder import write_video
@@ -58,8 +58,17 @@ def demo_texts() -> Iterator[str]:
         for shape in SHAPES:
             for pattern in PATTERNS:
                 for conversation in conversations(f"{colour} {shape}", pattern):
-                    for turn in conversation:
-                        yield strip_tags(turn["value"].removeprefix(VIDEO))[0]
+                    yield from _texts(conversation)
+    things = draw_scene(np.random.default_rng(0), ClipSettings())
+    masks = [thing_masks(thing, ClipSettings()) for thing in things]
+    tracks = [Track(thing.phrase, thing.pattern, _annotation(mask, 1)) for thing, mask in zip(things, masks)]
+    for choice in choices_about(*tracks[:2]):
+        yield from _texts(_chosen(choice))
+
+
+def _texts(conversation: list[dict]) -> Iterator[str]:
+    for turn in conversation:
+        yield strip_tags(turn["value"].removeprefix(VIDEO))[0]
 
 
 def _annotation(masks: np.ndarray, every: int) -> dict:
@@ -82,6 +91,14 @@ def conversations(phrase: str, pattern: str) -> tuple[list[dict], list[dict]]:
     )
 
 
+def _chosen(choice: Choice) -> list[dict]:
+    """A question of Bench-Q about any of its types, and the letter of the right answer, tagged."""
+    options = "\n".join(letter_options(choice.choices))
+    letter = LETTERS[choice.choices.index(choice.answer)]
+    prompt = BENCH_Q_PROMPT.format(question=choice.question, options=options)
+    return _turns(prompt, CHOICE.format(choice.tracks[0].tagged, letter))
+
+
 def _turns(question: str, answer: str) -> list[dict]:
     return [{"from": "human", "value": VIDEO + question}, {"from": "gpt", "value": answer}]
 
@@ -92,6 +109,14 @@ def _train_records(things: list[Thing], annotations: list[dict], video: str, ask
         for i in asked
         for turns in conversations(things[i].phrase, things[i].pattern)
     ]
+
+
+def _other_record(tracks: list[Track], video: str, rng: np.random.Generator) -> dict:
+    """A question of one of Bench-Q's other types: a tiny model learns the form of the answer, and which letters there are."""
+    _, *others = choices_about(*tracks[:2])
+    choice = others[rng.integers(len(others))]
+    annotation = [track.annotation for track in choice.tracks]
+    return {"video": video, "conversations": _chosen(choice), "annotation": annotation}
 
 
 def _held_out_record(things: list[Thing], annotations: list[dict], video: str, asked: int, other: int) -> dict:
@@ -120,10 +145,11 @@ def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSetti
     order = [int(i) for i in rng.permutation(len(things))]
     if split == "held_out":
         return [_held_out_record(things, annotations, video, order[0], order[1])]
+    tracks = [Track(things[i].phrase, things[i].pattern, annotations[i]) for i in order]
     if talk:
-        tracks = [Track(things[i].phrase, things[i].pattern, annotations[i]) for i in order]
         return [talk_record(tracks, video, rng)]
-    return _train_records(things, annotations, video, order[: settings.questions_per_clip])
+    records = _train_records(things, annotations, video, order[: settings.questions_per_clip])
+    return [*records, _other_record(tracks, video, rng)]
 
 
 def make_demo_data(

@@ -10,6 +10,7 @@ from swim.demo.shapes import PATTERNS
 
 DIRECTIONS = ("to the left", "to the right", "upwards", "downwards")
 PLACES = ("left of it", "right of it", "above it", "below it")
+SIDES = ("On its left", "On its right", "Above it", "Below it")  # PLACES from the other object's point of view
 EDGES = ("the left edge", "the right edge", "the top edge", "the bottom edge")
 SIZES = ("much smaller", "a little smaller", "a little larger", "much larger")
 MUCH = 1.2  # ratio of two areas; about half of the pairs differ by more
@@ -42,6 +43,10 @@ class Track:
     def place_from(self, other: "Track") -> str:
         """Where this object is in the first annotated frame, seen from another one."""
         return _toward(self.centres[0] - other.centres[0], PLACES)
+
+    def side_of(self, other: "Track") -> str:
+        """The same as a sentence about the other object begins."""
+        return SIDES[PLACES.index(self.place_from(other))]
 
 
 class Choice(NamedTuple):
@@ -92,9 +97,7 @@ def describing(asked: Track) -> str:
 
 def description(asked: Track, other: Track) -> str:
     """Appearance, movement and a neighbour of an object in two sentences, tagged."""
-    place = other.place_from(asked).removesuffix(" of it").removesuffix(" it")
-    where = {"left": "On its left", "right": "On its right", "above": "Above it", "below": "Below it"}[place]
-    return f"The {asked.tagged} is {asked.pattern} and moves {asked.direction}. {where} is the {other.tagged}."
+    return f"The {asked.tagged} is {asked.pattern} and moves {asked.direction}. {other.side_of(asked)} is the {other.tagged}."
 
 
 def _toward(vector: np.ndarray, names: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 from swim.cli.runs.evaluating import answer_all, demo_of
 from swim.cli.runs.roots import root_of
 from swim.data.bench import parse_bench_d
+from swim.demo.judge import MODEL, Judge, serving
 from swim.errors import DataError
 from swim.eval.bench_d import judge_all, write_report
 from swim.eval.compare import compare, read_run, write_comparison
@@ -19,6 +20,8 @@ from swim.eval.scores_d import make_cases, summarise
 from swim.eval.stats import interval_words
 from swim.llm import Asker, Endpoint, ServiceRefuses
 from swim.reply_cache import ReplyCache
+
+JUDGE = "gpt-4o-2024-11-20"  # the paper's
 
 
 def print_report(report: dict, folder: Path, published: bool):
@@ -58,7 +61,16 @@ def say_estimate(cases: list[Case], endpoint: Endpoint):
 
 
 def _run(options: argparse.Namespace) -> int:
-    path = options.questions or demo_of(options).bench_d
+    if options.questions or options.judge or options.judge_base_url:
+        options.judge = options.judge or JUDGE
+        return _describe_and_judge(options, options.questions or demo_of(options).bench_d)
+    benches = demo_of(options)
+    with serving(Judge(benches.bench_d, benches.held_out)) as url:
+        options.judge, options.judge_base_url = MODEL, url
+        return _describe_and_judge(options, benches.bench_d)
+
+
+def _describe_and_judge(options: argparse.Namespace, path: str | Path) -> int:
     file = read_items(path, root_of(options, path), parse_bench_d, options.limit)
     questions = [as_question(key, item, item.question) for key, item in file.items.items()]
     answers = answer_all(options, file, questions, "the item's own question")

@@ -21,8 +21,8 @@ from swim.infer.questions import ItemFile
 from swim.llm import ServiceRefuses
 
 DEMO_NOTE = (
-    "The demo's models were taught the letters of the pattern questions alone (Basic Questions, options always in one order); "
-    "of the others they know no more than chance."
+    "These are the demo's questions, their options always in one order. Its tiny models can learn the patterns (Basic "
+    "Questions); movement, places and sizes are beyond them, so that chance is what to expect there."
 )
 
 
