@@ -239,7 +239,7 @@ def test_command_line(tmp_path):
     command = [sys.executable, "-m", "swim", "demo", "--output", str(tmp_path), "--train_clips", "1"]
     command += ["--held_out_clips", "1", "--questions_per_clip", "2", "--distinct_patterns", "false"]
     subprocess.run(command, check=True, capture_output=True)
-    assert len(json.loads((tmp_path / "train.json").read_text())) == 2 * (2 + 1)
+    assert len(json.loads((tmp_path / "train.json").read_text())) == 2 * 2 + 1
     assert json.loads((tmp_path / "manifest.json").read_text())["request"]["settings"]["distinct_patterns"] is False
 
 

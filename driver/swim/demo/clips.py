@@ -22,9 +22,9 @@ from tqdm import tqdm
 from swim.concurrently import WorkerProcesses
 from swim.data.bench import LETTERS, letter_options
 from swim.data.tags import strip_tags
+from swim.demo import talk
 from swim.demo.facts import Choice, Track, choices_about
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render, thing_masks
-from swim.demo.talk import talk_record
 from swim.prompts import BENCH_Q_PROMPT
 from swim.video.encoder import write_video
 
@@ -80,13 +80,13 @@ def _annotation(masks: np.ndarray, every: int) -> dict:
     return annotation
 
 
-def conversations(phrase: str, pattern: str) -> tuple[list[dict], list[dict]]:
+def conversations(phrase: str, pattern: str, answer: str = ANSWER) -> tuple[list[dict], list[dict]]:
     """Return the tagged question and answer about one object, in NL-Refer's form: an open one and Bench-Q's."""
     tagged = f"<ins>{phrase}</ins>"
     question = QUESTION.format(tagged)
     choice = CHOICE.format(tagged, LETTERS[PATTERNS.index(pattern)])
     return (
-        _turns(question, ANSWER.format(tagged, pattern)),
+        _turns(question, answer.format(tagged, pattern)),
         _turns(BENCH_Q_PROMPT.format(question=question, options="\n".join(letter_options(PATTERNS))), choice),
     )
 
@@ -119,22 +119,27 @@ def _other_record(tracks: list[Track], video: str, rng: np.random.Generator) -> 
     return {"video": video, "conversations": _chosen(choice), "annotation": annotation}
 
 
-def _held_out_record(things: list[Thing], annotations: list[dict], video: str, asked: int, other: int) -> dict:
+def _held_out_record(
+    things: list[Thing], annotations: list[dict], video: str, asked: int, other: int, answer: str
+) -> dict:
     """An open question's record plus ``swap`` (the question about another object) and ``all_objects``."""
-    record, _ = _train_records(things, annotations, video, [asked])
-    swap, _ = conversations(things[other].phrase, things[other].pattern)
-    record["swap"] = {"object": other, "conversations": swap}
-    record["all_objects"] = [
-        {"phrase": thing.phrase, "pattern": thing.pattern, "annotation": annotation}
-        for thing, annotation in zip(things, annotations)
-    ]
-    return record
+    turns, swapped = (conversations(things[i].phrase, things[i].pattern, answer)[0] for i in (asked, other))
+    return {
+        "video": video,
+        "conversations": turns,
+        "annotation": [annotations[asked]],
+        "swap": {"object": other, "conversations": swapped},
+        "all_objects": [
+            {"phrase": thing.phrase, "pattern": thing.pattern, "annotation": annotation}
+            for thing, annotation in zip(things, annotations)
+        ],
+    }
 
 
-def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSettings, talk: bool = False) -> list[dict]:
+def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSettings, talks: bool = False) -> list[dict]:
     """Draw clip ``index`` of a split, write its mp4 and return its records, still without ``index``.
 
-    talk: training records are conversations in sentences, one per clip.
+    talks: for a model that can; training records are then conversations in sentences, one per clip.
     """
     rng = np.random.default_rng([seed, _SPLITS.index(split), index])
     things = draw_scene(rng, settings)
@@ -144,10 +149,11 @@ def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSetti
     annotations = [_annotation(mask, settings.annotate_every) for mask in masks]
     order = [int(i) for i in rng.permutation(len(things))]
     if split == "held_out":
-        return [_held_out_record(things, annotations, video, order[0], order[1])]
+        answer = talk.ANSWER if talks else ANSWER
+        return [_held_out_record(things, annotations, video, order[0], order[1], answer)]
     tracks = [Track(things[i].phrase, things[i].pattern, annotations[i]) for i in order]
-    if talk:
-        return [talk_record(tracks, video, rng)]
+    if talks:
+        return [talk.talk_record(tracks, video, rng)]
     records = _train_records(things, annotations, video, order[: settings.questions_per_clip])
     return [*records, _other_record(tracks, video, rng)]
 
@@ -159,11 +165,11 @@ def make_demo_data(
     seed: int = 0,
     settings: ClipSettings = ClipSettings(),
     workers: int | None = None,
-    talk: bool = False,
+    talks: bool = False,
 ) -> DemoData:
     """Write the demo data and return where it lies. An identical earlier result is kept; anything else is made again.
 
-    ``talk``: training records for a model that talks, see swim.demo.talk. ``workers`` processes draw and encode (default: one per core). Raises ``ValueError`` for negative counts.
+    ``talks``: records for a model that can, see swim.demo.talk. ``workers`` processes draw and encode (default: one per core). Raises ``ValueError`` for negative counts.
     """
     if train_clips < 0 or held_out_clips < 0:
         raise ValueError(f"clip counts must not be negative: train {train_clips}, held out {held_out_clips}")
@@ -175,7 +181,7 @@ def make_demo_data(
         "train_clips": train_clips,
         "held_out_clips": held_out_clips,
         "settings": asdict(settings),
-        "talk": talk,
+        "talks": talks,
     }
     manifest = root / "manifest.json"
     if _is_complete(manifest, request):
@@ -183,7 +189,7 @@ def make_demo_data(
     _clear(root)
     for split, count in zip(_SPLITS, (train_clips, held_out_clips)):
         (root / "clips" / split).mkdir(parents=True, exist_ok=True)
-        make = partial(make_clip, split=split, root=root, seed=seed, settings=settings, talk=talk)
+        make = partial(make_clip, split=split, root=root, seed=seed, settings=settings, talks=talks)
         _write_split(root, split, count, make, workers)
     hashes = {str(path.relative_to(root)): _sha256(path) for path in _own_files(root)}
     manifest.write_text(json.dumps({"request": request, "sha256": hashes}, indent=1))

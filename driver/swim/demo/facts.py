@@ -70,8 +70,7 @@ def choices_about(asked: Track, other: Track) -> Iterator[Choice]:
     def choice(kind: str, question: str, answer: str, choices: Sequence[str], says: str, *tracks: Track) -> Choice:
         return Choice(kind, question, answer, choices, f"The {asked.tagged} {says}", list(tracks))
 
-    question = f"What pattern does the {asked.tagged} have?"
-    yield choice("Basic Questions", question, asked.pattern, PATTERNS, f"is {asked.pattern}", asked)
+    yield choice("Basic Questions", asking(asked), asked.pattern, PATTERNS, f"is {asked.pattern}", asked)
 
     question = f"In which direction does the {asked.tagged} move from the first frame to the last?"
     yield choice("Sequential Questions", question, asked.direction, DIRECTIONS, f"moves {asked.direction}", asked)
@@ -88,6 +87,11 @@ def choices_about(asked: Track, other: Track) -> Iterator[Choice]:
     question = f"Which edge will the {asked.tagged} reach first if it goes on like this?"
     edge = EDGES[_first_edge(asked)]
     yield choice("Future Predictions", question, edge, EDGES, f"will reach {edge} first", asked)
+
+
+def asking(asked: Track) -> str:
+    """The open question about an object's pattern, tagged."""
+    return f"What pattern does the {asked.tagged} have?"
 
 
 def describing(asked: Track) -> str:

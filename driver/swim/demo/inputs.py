@@ -48,7 +48,7 @@ def make_demo_inputs(options: DemoOptions) -> DemoInputs:
         name = f"{kind}_clips_{options.train_clips}_{options.held_out_clips}_seed{options.seed}"
         settings = ClipSettings(max_speed_px=TALKING_SPEED_PX) if talks else ClipSettings()
         counts = (options.train_clips, options.held_out_clips)
-        data = make_demo_data(root / name, *counts, options.seed, settings, talk=talks)
+        data = make_demo_data(root / name, *counts, options.seed, settings, talks=talks)
         model = root / f"{kind}_model_v{LAYOUT_VERSION}_seed{options.seed}"
         if not (model / "chat_template.jinja").exists():
             build = build_talking_model if talks else build_tiny_model

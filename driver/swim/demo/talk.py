@@ -1,4 +1,4 @@
-"""Conversations about a clip for a model that can talk: descriptions in sentences, and multiple choice of Bench-Q's types."""
+"""Conversations about a clip for a model that can talk: answers and descriptions in sentences, and Bench-Q's types."""
 
 from collections.abc import Iterator
 
@@ -6,22 +6,24 @@ import numpy as np
 
 from swim.data.bench import LETTERS, letter_options
 from swim.data.tags import strip_tags
-from swim.demo.facts import Track, choices_about, describing, description
+from swim.demo.facts import Track, asking, choices_about, describing, description
 from swim.prompts import BENCH_Q_PROMPT
 
+ANSWER = "The {} is {}."
 QUESTIONS = 3  # of a conversation: one look at the clip serves them all
 
 
 def talk_record(tracks: list[Track], video: str, rng: np.random.Generator) -> dict:
     """A record of QUESTIONS questions with their answers about objects drawn by lot.
 
-    Half of the questions ask for a description, half are multiple choice with options in an order drawn by lot; every
-    second one of those asks for the pattern.
+    A third asks for the pattern, a third for a description, a third is multiple choice with options in an order drawn by
+    lot; every second one of those asks for the pattern too.
     """
     turns: list[str] = []
     for _ in range(QUESTIONS):
         asked, other = (tracks[i] for i in rng.permutation(len(tracks))[:2])
-        turns += _described(asked, other) if rng.random() < 0.5 else _chosen(asked, other, rng)
+        kind = rng.integers(3)
+        turns += _told(asked) if kind == 0 else _described(asked, other) if kind == 1 else _chosen(asked, other, rng)
     speakers = ("human", "gpt") * QUESTIONS
     conversations = [{"from": speaker, "value": text} for speaker, text in zip(speakers, turns)]
     conversations[0]["value"] = "<video>\n" + conversations[0]["value"]
@@ -32,6 +34,11 @@ def talk_record(tracks: list[Track], video: str, rng: np.random.Generator) -> di
         "annotation": [track.annotation for track in tracks],
         "mentions": [place[span.phrase] for text in turns for span in strip_tags(text)[1]],
     }
+
+
+def _told(asked: Track) -> Iterator[str]:
+    yield asking(asked)
+    yield ANSWER.format(asked.tagged, asked.pattern)
 
 
 def _described(asked: Track, other: Track) -> Iterator[str]:

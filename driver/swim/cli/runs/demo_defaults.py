@@ -31,4 +31,4 @@ def demo_benches(options: DemoOptions | None = None) -> Benches:
     options = options or load_config(DEMO_CONFIG).demo
     held_out = make_demo_inputs(options).held_out_json
     with FileLock(Path(options.dir) / ".lock"):
-        return write_benches(held_out)
+        return write_benches(held_out, drawn_order=options.language_model is not None)
