@@ -73,7 +73,7 @@ def test_options_of_the_talking_models_bench_are_in_any_order_with_the_same_answ
     fixed = json.loads(write_benches(held_out).bench_q.read_text())
     other = tmp_path / held_out.name
     other.write_text(held_out.read_text())
-    drawn = json.loads(write_benches(other, drawn_order=True).bench_q.read_text())
+    drawn = json.loads(write_benches(other, talks=True).bench_q.read_text())
     assert [raw["Answer"][4:] for raw in drawn] == [raw["Answer"][4:] for raw in fixed]
     assert all(raw["Answer"] in raw["options"] for raw in drawn)
     assert len({tuple(raw["options"]) for raw in drawn}) > 3 * len(IN_ORDER)

@@ -1,5 +1,6 @@
 """The demo's clips: what is drawn, what the records say about it, and when the folder is made again."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from swim.demo.shapes import COLOURS, INK, PATTERNS, SHAPES, ClipSettings, draw_
 from ..interrupting import alive, assert_ctrl_c_ends_it_at_once, in_own_session, wait_until
 
 SETTINGS = ClipSettings()
-RECORDS = 2 * SETTINGS.questions_per_clip + 1  # of a clip
+# Of two clips: open questions about every object, lettered ones about all but the last, and one about something else.
+RECORDS = 2 * (2 * SETTINGS.questions_per_clip - 1) + 1
 LETTERED = [f"({letter})" for letter in "ABCD"]
 
 
@@ -144,9 +146,9 @@ def test_masks_fit_the_decoded_pixels(data, held_out):
 
 
 def test_train_records_ask_about_every_object_in_nl_refer_form(data):
-    """For the pattern, openly and in Bench-Q's words; and once a clip for something else, in Bench-Q's words."""
+    """For the pattern, openly and in Bench-Q's words; and in every second clip for something else, in Bench-Q's words."""
     records = json.loads(data.train_json.read_text())
-    assert len(records) == 6 * RECORDS
+    assert len(records) == 3 * RECORDS
     assert len({record["index"] for record in records}) == len(records)
     for record in records:
         assert set(record) == {"index", "video", "conversations", "annotation"}
@@ -165,13 +167,14 @@ def test_train_records_ask_about_every_object_in_nl_refer_form(data):
 
 def test_both_answers_about_a_pattern_say_the_same(data):
     records = json.loads(data.train_json.read_text())
-    for start in range(0, len(records), RECORDS):
-        *pairs, other = records[start : start + RECORDS]
-        for plain, lettered in zip(pairs[::2], pairs[1::2]):
-            assert plain["annotation"] == lettered["annotation"] and plain["video"] == lettered["video"]
-            said, letter = (record["conversations"][1]["value"].split()[-1] for record in (plain, lettered))
-            assert f"{letter} {said}" in lettered["conversations"][0]["value"].splitlines()
-        assert "pattern" not in other["conversations"][0]["value"] and other["video"] == plain["video"]
+    for _, group in itertools.groupby(records, lambda record: record["video"]):
+        clip = list(group)
+        open_ones, lettered = clip[0:5:2], clip[1:4:2]
+        for plain, choice in zip(open_ones, lettered):
+            assert plain["annotation"] == choice["annotation"]
+            said, letter = (record["conversations"][1]["value"].split()[-1] for record in (plain, choice))
+            assert f"{letter} {said}" in choice["conversations"][0]["value"].splitlines()
+        assert all("pattern" not in record["conversations"][0]["value"] for record in clip[5:])
 
 
 def test_held_out_records_carry_the_other_objects(held_out):
@@ -216,7 +219,7 @@ def test_another_request_replaces_the_folder_and_leaves_foreign_files_alone(tmp_
     make_demo_data(tmp_path, 3, 1, seed=0)
     make_demo_data(tmp_path, 2, 1, seed=0, settings=replace(SETTINGS, objects=3, questions_per_clip=1))
     assert len(list((tmp_path / "clips/train").glob("*.mp4"))) == 2
-    assert len(json.loads((tmp_path / "train.json").read_text())) == 2 * (2 + 1)
+    assert len(json.loads((tmp_path / "train.json").read_text())) == (2 - 1) + (2 - 1 + 1)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -239,7 +242,7 @@ def test_command_line(tmp_path):
     command = [sys.executable, "-m", "swim", "demo", "--output", str(tmp_path), "--train_clips", "1"]
     command += ["--held_out_clips", "1", "--questions_per_clip", "2", "--distinct_patterns", "false"]
     subprocess.run(command, check=True, capture_output=True)
-    assert len(json.loads((tmp_path / "train.json").read_text())) == 2 * 2 + 1
+    assert len(json.loads((tmp_path / "train.json").read_text())) == 2 * 2 - 1
     assert json.loads((tmp_path / "manifest.json").read_text())["request"]["settings"]["distinct_patterns"] is False
 
 

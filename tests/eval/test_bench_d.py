@@ -8,6 +8,7 @@ import pytest
 
 from swim.cli import bench_d, compare
 from swim.data.bench import parse_bench_d
+from swim.demo.model import build_tiny_model
 from swim.eval.judge import DIMENSIONS
 from swim.eval.scores_d import make_cases
 
@@ -171,6 +172,18 @@ def test_killed_judging_ends_in_the_same_files_and_pays_once(options, many, tmp_
 def read_lines_of_parts(parts) -> list[str]:
     lines = [line for path in sorted(parts.glob("*.jsonl")) for line in path.read_text().split("\n")]
     return [json.loads(line)["id"] for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def test_models_stand_side_by_side(options, tiny_model_dir, tmp_path, capsys):
+    other = build_tiny_model(tmp_path / "other", seed=1)
+    with ChatServer(lambda request: json.dumps(dict.fromkeys(DIMENSIONS, 3))) as server:
+        arguments = options(server)
+        place = arguments.index("--model")
+        arguments[place : place + 2] = ["--model", str(other), str(tiny_model_dir)]
+        assert bench_d.main(arguments) == 0
+    table = capsys.readouterr().out
+    assert all(word in table for word in ("other", tiny_model_dir.name, "3.00", *DIMENSIONS))
+    assert f"{tiny_model_dir.name} - other: +0.00" in table
 
 
 def test_two_runs_are_compared_item_by_item(options, tmp_path, capsys):

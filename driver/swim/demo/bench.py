@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from swim.data.bench import letter_options
-from swim.demo.facts import Choice, Track, choices_about, describing, description
+from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Choice, Track, choices_about, description
 from swim.files import write_atomically
 
 MOST_CLIPS = 60  # five questions each
@@ -23,12 +23,12 @@ class Benches:
     held_out: Path
 
 
-def write_benches(held_out_json: Path, drawn_order: bool = False) -> Benches:
+def write_benches(held_out_json: Path, talks: bool = False) -> Benches:
     """Writes bench_q.json and bench_d.json beside the demo's held-out records, unless they are there already.
 
     Bench-Q has one question of each type per clip, Bench-D one description; every pattern is asked for equally often.
-    Videos are relative to the folder. drawn_order: draw the order of each question's options; otherwise a type has the
-    same options in the same order everywhere, as in the tiny model's training records.
+    Videos are relative to the folder. talks: for a model that can; otherwise both ask as the tiny model was taught: the
+    options of a type are in one order everywhere, and a description is the answer to the question for the pattern.
     """
     folder = held_out_json.parent
     benches = Benches(folder / "bench_q.json", folder / "bench_d.json", held_out_json)
@@ -46,10 +46,10 @@ def write_benches(held_out_json: Path, drawn_order: bool = False) -> Benches:
         other = next(track for track in tracks if track is not asked)
         times_asked[asked.pattern] += 1
         for choice in choices_about(asked, other):
-            if drawn_order:
+            if talks:
                 choice = choice._replace(choices=list(map(str, rng.permutation(choice.choices))))
             questions.append(_item(len(questions), record, choice))
-        descriptions.append(_description(number, record, asked, other))
+        descriptions.append(_description(number, record, asked, other, DESCRIBE if talks else WHAT_PATTERN))
     for path, items in ((benches.bench_q, questions), (benches.bench_d, descriptions)):
         write_atomically(path, json.dumps(items))
     return benches
@@ -69,12 +69,12 @@ def _item(number: int, record: dict, choice: Choice) -> dict:
     }
 
 
-def _description(number: int, record: dict, asked: Track, other: Track) -> dict:
+def _description(number: int, record: dict, asked: Track, other: Track, question: str) -> dict:
     return {
         "id": number,
         "video": record["video"],
         "conversations": [
-            {"from": "human", "value": f"<video>\n{describing(asked)}"},
+            {"from": "human", "value": f"<video>\n{question.format(asked.tagged)}"},
             {"from": "gpt", "value": description(asked, other)},
         ],
         "frame_idx": asked.first,

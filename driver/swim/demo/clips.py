@@ -9,7 +9,7 @@ The folder then holds ``train.json`` and ``held_out.json`` (NL-Refer records), `
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,11 @@ from swim.concurrently import WorkerProcesses
 from swim.data.bench import LETTERS, letter_options
 from swim.data.tags import strip_tags
 from swim.demo import talk
-from swim.demo.facts import Choice, Track, choices_about
+from swim.demo.facts import WHAT_PATTERN, Choice, Track, choices_about
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render, thing_masks
 from swim.prompts import BENCH_Q_PROMPT
 from swim.video.encoder import write_video
 
-QUESTION = "What pattern does the {} have?"
 # The pattern follows the noun at once: the token that looks at the object is the one that has to tell what it sees.
 ANSWER = "The {} {}"
 # The same for multiple choice, with the options always in the order of PATTERNS: a tiny model does not learn in minutes
@@ -83,11 +82,11 @@ def _annotation(masks: np.ndarray, every: int) -> dict:
 def conversations(phrase: str, pattern: str, answer: str = ANSWER) -> tuple[list[dict], list[dict]]:
     """Return the tagged question and answer about one object, in NL-Refer's form: an open one and Bench-Q's."""
     tagged = f"<ins>{phrase}</ins>"
-    question = QUESTION.format(tagged)
+    question, options = WHAT_PATTERN.format(tagged), "\n".join(letter_options(PATTERNS))
     choice = CHOICE.format(tagged, LETTERS[PATTERNS.index(pattern)])
     return (
         _turns(question, answer.format(tagged, pattern)),
-        _turns(BENCH_Q_PROMPT.format(question=question, options="\n".join(letter_options(PATTERNS))), choice),
+        _turns(BENCH_Q_PROMPT.format(question=question, options=options), choice),
     )
 
 
@@ -103,12 +102,13 @@ def _turns(question: str, answer: str) -> list[dict]:
     return [{"from": "human", "value": VIDEO + question}, {"from": "gpt", "value": answer}]
 
 
-def _train_records(things: list[Thing], annotations: list[dict], video: str, asked: Iterable[int]) -> list[dict]:
+def _train_records(tracks: list[Track], video: str) -> list[dict]:
+    """An open question about each object, and Bench-Q's about all but the last: the open ones are learnt first."""
     return [
-        {"video": video, "conversations": turns, "annotation": [annotations[i]]}
-        for i in asked
-        for turns in conversations(things[i].phrase, things[i].pattern)
-    ]
+        {"video": video, "conversations": turns, "annotation": [track.annotation]}
+        for track in tracks
+        for turns in conversations(track.phrase, track.pattern)
+    ][:-1]
 
 
 def _other_record(tracks: list[Track], video: str, rng: np.random.Generator) -> dict:
@@ -123,7 +123,7 @@ def _held_out_record(
     things: list[Thing], annotations: list[dict], video: str, asked: int, other: int, answer: str
 ) -> dict:
     """An open question's record plus ``swap`` (the question about another object) and ``all_objects``."""
-    turns, swapped = (conversations(things[i].phrase, things[i].pattern, answer)[0] for i in (asked, other))
+    turns, swapped = (conversations(things[i].phrase, things[i].pattern, answer=answer)[0] for i in (asked, other))
     return {
         "video": video,
         "conversations": turns,
@@ -154,8 +154,8 @@ def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSetti
     tracks = [Track(things[i].phrase, things[i].pattern, annotations[i]) for i in order]
     if talks:
         return [talk.talk_record(tracks, video, rng)]
-    records = _train_records(things, annotations, video, order[: settings.questions_per_clip])
-    return [*records, _other_record(tracks, video, rng)]
+    records = _train_records(tracks[: settings.questions_per_clip], video)
+    return [*records, *([_other_record(tracks, video, rng)] if index % 2 else [])]
 
 
 def make_demo_data(

@@ -8,6 +8,10 @@ from pycocotools import mask as coco_mask
 
 from swim.demo.shapes import PATTERNS
 
+# Questions about one object: the open one about its pattern, and Bench-D's.
+WHAT_PATTERN = "What pattern does the {} have?"
+DESCRIBE = "Please describe the {} in the video in detail."
+
 DIRECTIONS = ("to the left", "to the right", "upwards", "downwards")
 PLACES = ("left of it", "right of it", "above it", "below it")
 SIDES = ("On its left", "On its right", "Above it", "Below it")  # PLACES from the other object's point of view
@@ -70,7 +74,9 @@ def choices_about(asked: Track, other: Track) -> Iterator[Choice]:
     def choice(kind: str, question: str, answer: str, choices: Sequence[str], says: str, *tracks: Track) -> Choice:
         return Choice(kind, question, answer, choices, f"The {asked.tagged} {says}", list(tracks))
 
-    yield choice("Basic Questions", asking(asked), asked.pattern, PATTERNS, f"is {asked.pattern}", asked)
+    yield choice(
+        "Basic Questions", WHAT_PATTERN.format(asked.tagged), asked.pattern, PATTERNS, f"is {asked.pattern}", asked
+    )
 
     question = f"In which direction does the {asked.tagged} move from the first frame to the last?"
     yield choice("Sequential Questions", question, asked.direction, DIRECTIONS, f"moves {asked.direction}", asked)
@@ -87,16 +93,6 @@ def choices_about(asked: Track, other: Track) -> Iterator[Choice]:
     question = f"Which edge will the {asked.tagged} reach first if it goes on like this?"
     edge = EDGES[_first_edge(asked)]
     yield choice("Future Predictions", question, edge, EDGES, f"will reach {edge} first", asked)
-
-
-def asking(asked: Track) -> str:
-    """The open question about an object's pattern, tagged."""
-    return f"What pattern does the {asked.tagged} have?"
-
-
-def describing(asked: Track) -> str:
-    """Bench-D's question about an object, tagged."""
-    return f"Please describe the {asked.tagged} in the video in detail."
 
 
 def description(asked: Track, other: Track) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from swim.data.bench import LETTERS, letter_options
 from swim.data.tags import strip_tags
-from swim.demo.facts import Track, asking, choices_about, describing, description
+from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Track, choices_about, description
 from swim.prompts import BENCH_Q_PROMPT
 
 ANSWER = "The {} is {}."
@@ -37,12 +37,12 @@ def talk_record(tracks: list[Track], video: str, rng: np.random.Generator) -> di
 
 
 def _told(asked: Track) -> Iterator[str]:
-    yield asking(asked)
+    yield WHAT_PATTERN.format(asked.tagged)
     yield ANSWER.format(asked.tagged, asked.pattern)
 
 
 def _described(asked: Track, other: Track) -> Iterator[str]:
-    yield describing(asked)
+    yield DESCRIBE.format(asked.tagged)
     yield description(asked, other)
 
 

@@ -50,6 +50,25 @@ def print_report(report: dict, folder: Path, published: bool):
         console.print(f"no mean: coverage {report['coverage']:.3f} is below --min_coverage {report['min_coverage']}")
 
 
+def print_comparison(reports: dict[str, dict], results: list[dict], output: Path):
+    """Several models in one table. results: each of the others compared with the last."""
+    first = next(iter(reports.values()))
+    table = Table(
+        title=f"VideoRefer-Bench-D, {first['questions']['file']}: {first['items']} items, judge {first['judge']['model']}, 0 to 5"
+    )
+    for column in ("", *reports):
+        table.add_column(column, justify="left" if not column else "right")
+    for name in first["dimensions"]:
+        table.add_row(name, *(f"{report['dimensions'][name]:.2f}" for report in reports.values()))
+    table.add_row("mean", *(f"{report['mean']:.2f}" for report in reports.values()), style="bold")
+    console.print(table)
+    for result, name in zip(results, reports):
+        row = result["all"]
+        interval = interval_words(row["interval_95"], "+.2f")
+        console.print(f"{list(reports)[-1]} - {name}: {row['difference']:+.2f} ({interval})")
+    console.print(f"Written: {output}/compare.json, compare.md, and a report of each model in {output}/MODEL")
+
+
 def say_estimate(cases: list[Case], endpoint: Endpoint):
     prompt_tokens, completion_tokens = estimate(cases)
     usd = endpoint.usd(prompt_tokens, completion_tokens)
@@ -87,10 +106,14 @@ def _describe_and_judge(options: argparse.Namespace, path: str | Path) -> int:
         scores, failures = judge_all(some, asker, folder)
         summary = summarise(file.items, scores, failures, options.min_coverage)
         reports[folder] = write_report(folder, file.items, scores, summary, endpoint, asker)
-        print_report(reports[folder], folder, options.published or reports[folder]["items"] == BENCH_D_ITEMS)
-    if len(reports) > 1 and all(report["mean"] is not None for report in reports.values()):
+    if len(reports) == 1 or any(report["mean"] is None for report in reports.values()):
+        for folder, report in reports.items():
+            print_report(report, folder, options.published or report["items"] == BENCH_D_ITEMS)
+    else:
         *others, last = [read_run(folder) for folder in reports]
-        print(write_comparison(output, [compare(other, last) for other in others]))
+        results = [compare(other, last) for other in others]
+        write_comparison(output, results)
+        print_comparison({folder.name: report for folder, report in reports.items()}, results, output)
     return int(any(report["mean"] is None for report in reports.values()))
 
 

@@ -6,16 +6,20 @@ from filelock import FileLock
 
 from swim.demo.bench import Benches, write_benches
 from swim.demo.inputs import DemoOptions, make_demo_inputs
-from swim.train.config import TrainConfig, load_config
+from swim.demo.talking import NoLanguageModel
+from swim.train.config import ConfigError, TrainConfig, load_config
 
 DEMO_CONFIG = Path(__file__).resolve().parents[4] / "run_scripts/configs/sft_demo.yaml"
 
 
 def with_demo_inputs(config: TrainConfig) -> TrainConfig:
-    """The configuration with the demo's model and data where it names none of its own."""
+    """The configuration with the demo's model and data where it names none of its own. Raises ConfigError."""
     if config.model_name_or_path is not None and config.data_config is not None:
         return config
-    made = make_demo_inputs(config.demo)
+    try:
+        made = make_demo_inputs(config.demo)
+    except NoLanguageModel as error:
+        raise ConfigError(f"demo.language_model: {error}") from None
     changes = {
         "model_name_or_path": config.model_name_or_path or str(made.model),
         "data_config": config.data_config or str(made.train_config),
@@ -31,4 +35,4 @@ def demo_benches(options: DemoOptions | None = None) -> Benches:
     options = options or load_config(DEMO_CONFIG).demo
     held_out = make_demo_inputs(options).held_out_json
     with FileLock(Path(options.dir) / ".lock"):
-        return write_benches(held_out, drawn_order=options.language_model is not None)
+        return write_benches(held_out, talks=options.language_model is not None)
