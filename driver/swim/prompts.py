@@ -1,4 +1,6 @@
-"""The paper's prompts, the same in training and evaluation."""
+"""The paper's prompts, the same in training and evaluation, and the letters of options."""
+
+from collections.abc import Iterable
 
 SYSTEM_PROMPT = (
     "You are Qwen, a helpful assistant with global scene understanding, capable of grounding user-specified text to the "
@@ -6,3 +8,11 @@ SYSTEM_PROMPT = (
 )
 # Bench-Q; the options stand one per line.
 BENCH_Q_PROMPT = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def letter_options(options: Iterable[str]) -> list[str]:
+    """The options as "(A) a helmet", whether they bring their letters or not."""
+    return [
+        option if option.lstrip()[:1] == "(" else f"({letter}) {option}" for letter, option in zip(LETTERS, options)
+    ]

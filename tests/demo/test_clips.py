@@ -145,10 +145,17 @@ def test_masks_fit_the_decoded_pixels(data, held_out):
                 assert near[~mask].mean() < 0.02
 
 
-def test_train_records_ask_about_every_object_in_nl_refer_form(data):
-    """For the pattern, openly and in Bench-Q's words; and in every second clip for something else, in Bench-Q's words."""
+@pytest.fixture(scope="module")
+def lettered(tmp_path_factory):
+    return make_demo_data(tmp_path_factory.mktemp("lettered"), train_clips=6, held_out_clips=1, seed=3, kind="lettered")
+
+
+@pytest.mark.parametrize(("kind", "count"), [("data", 3 * 6), ("lettered", 3 * RECORDS)])
+def test_train_records_ask_about_every_object_in_nl_refer_form(kind, count, request):
+    """For the pattern; lettered ones in Bench-Q's words too, and in every second clip for something else."""
+    data = request.getfixturevalue(kind)
     records = json.loads(data.train_json.read_text())
-    assert len(records) == 3 * RECORDS
+    assert len(records) == count
     assert len({record["index"] for record in records}) == len(records)
     for record in records:
         assert set(record) == {"index", "video", "conversations", "annotation"}
@@ -159,18 +166,18 @@ def test_train_records_ask_about_every_object_in_nl_refer_form(data):
         assert colour in COLOURS and shape in SHAPES and len(set(spans)) == len(record["annotation"])
         choice = question.text.endswith("Answer with the option's letter from the given choices directly.")
         assert answer.text in [f"The {spans[0]} {word}" for word in (LETTERED if choice else PATTERNS)]
+        assert not choice or kind == "lettered"
         for annotation in record["annotation"]:
             assert set(annotation) == {"0", "2"}
             assert all(entry["segmentation"]["size"] == [168, 168] for entry in annotation.values())
             assert all(type(entry["segmentation"]["counts"]) is str for entry in annotation.values())
 
 
-def test_both_answers_about_a_pattern_say_the_same(data):
-    records = json.loads(data.train_json.read_text())
+def test_both_answers_about_a_pattern_say_the_same(lettered):
+    records = json.loads(lettered.train_json.read_text())
     for _, group in itertools.groupby(records, lambda record: record["video"]):
         clip = list(group)
-        open_ones, lettered = clip[0:5:2], clip[1:4:2]
-        for plain, choice in zip(open_ones, lettered):
+        for plain, choice in zip(clip[0:5:2], clip[1:4:2]):
             assert plain["annotation"] == choice["annotation"]
             said, letter = (record["conversations"][1]["value"].split()[-1] for record in (plain, choice))
             assert f"{letter} {said}" in choice["conversations"][0]["value"].splitlines()
@@ -219,7 +226,7 @@ def test_another_request_replaces_the_folder_and_leaves_foreign_files_alone(tmp_
     make_demo_data(tmp_path, 3, 1, seed=0)
     make_demo_data(tmp_path, 2, 1, seed=0, settings=replace(SETTINGS, objects=3, questions_per_clip=1))
     assert len(list((tmp_path / "clips/train").glob("*.mp4"))) == 2
-    assert len(json.loads((tmp_path / "train.json").read_text())) == (2 - 1) + (2 - 1 + 1)
+    assert len(json.loads((tmp_path / "train.json").read_text())) == 2
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -242,7 +249,7 @@ def test_command_line(tmp_path):
     command = [sys.executable, "-m", "swim", "demo", "--output", str(tmp_path), "--train_clips", "1"]
     command += ["--held_out_clips", "1", "--questions_per_clip", "2", "--distinct_patterns", "false"]
     subprocess.run(command, check=True, capture_output=True)
-    assert len(json.loads((tmp_path / "train.json").read_text())) == 2 * 2 - 1
+    assert len(json.loads((tmp_path / "train.json").read_text())) == 2
     assert json.loads((tmp_path / "manifest.json").read_text())["request"]["settings"]["distinct_patterns"] is False
 
 

@@ -13,7 +13,6 @@ import sys
 from dataclasses import fields
 
 from swim.command_line import command_parser
-from swim.demo.clips import make_demo_data
 from swim.demo.shapes import ClipSettings
 
 
@@ -35,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         read = _switch if field.type is bool else field.type
         parser.add_argument(f"--{field.name}", type=read, default=field.default, help=field.metadata["help"])
     args = parser.parse_args(arguments)
+    from swim.demo.clips import make_demo_data
+
     try:
         settings = ClipSettings(**{field.name: getattr(args, field.name) for field in fields(ClipSettings)})
         data = make_demo_data(args.output, args.train_clips, args.held_out_clips, args.seed, settings, args.workers)

@@ -1,7 +1,6 @@
 """Items of VideoRefer-Bench and records of the original VideoRefer layout, checked and typed."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,20 +26,12 @@ from swim.data.records import (
 from swim.data.root import DataRoot
 from swim.data.tags import strip_placeholders, strip_tags
 from swim.errors import DataError, Reason
-from swim.prompts import BENCH_Q_PROMPT
+from swim.prompts import BENCH_Q_PROMPT, LETTERS, letter_options
 
 # The question of a Bench-D item that has a caption only; <object> stands for the object's name.
 DEFAULT_QUESTION = "Please give a detailed description of <object>."
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LETTER = re.compile(r"\s*\(([A-Z])\)")
 _Text = Annotated[str, Field(strict=True, min_length=1)]
-
-
-def letter_options(options: Iterable[str]) -> list[str]:
-    """The options as "(A) a helmet", whether they bring their letters or not."""
-    return [
-        option if option.lstrip()[:1] == "(" else f"({letter}) {option}" for letter, option in zip(LETTERS, options)
-    ]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from swim.data.bench import letter_options
 from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Choice, Track, choices_about, description
 from swim.files import write_atomically
+from swim.prompts import letter_options
 
 MOST_CLIPS = 60  # five questions each
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import yaml
@@ -20,12 +21,11 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from swim.concurrently import WorkerProcesses
-from swim.data.bench import LETTERS, letter_options
 from swim.data.tags import strip_tags
 from swim.demo import talk
 from swim.demo.facts import WHAT_PATTERN, Choice, Track, choices_about
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render, thing_masks
-from swim.prompts import BENCH_Q_PROMPT
+from swim.prompts import BENCH_Q_PROMPT, LETTERS, letter_options
 from swim.video.encoder import write_video
 
 # The pattern follows the noun at once: the token that looks at the object is the one that has to tell what it sees.
@@ -34,6 +34,7 @@ ANSWER = "The {} {}"
 # to look a letter up among options in another order.
 CHOICE = "The {} ({})"
 
+Kind = Literal["open", "lettered", "talking"]
 VIDEO = "<video>\n"
 _SPLITS = ("train", "held_out")
 LAYOUT_VERSION = 6  # raise it when the drawing or the layout changes, so that old folders are made again
@@ -51,13 +52,16 @@ class DemoData:
     held_out_config: Path
 
 
-def demo_texts() -> Iterator[str]:
+def demo_texts(kind: Kind = "open") -> Iterator[str]:
     """Every question and every answer that a clip can give, without tags: what a tokenizer has to know."""
     for colour in COLOURS:
         for shape in SHAPES:
             for pattern in PATTERNS:
-                for conversation in conversations(f"{colour} {shape}", pattern):
-                    yield from _texts(conversation)
+                told, chosen = conversations(f"{colour} {shape}", pattern)
+                yield from _texts(told)
+                yield from _texts(chosen) if kind == "lettered" else ()
+    if kind != "lettered":
+        return
     things = draw_scene(np.random.default_rng(0), ClipSettings())
     masks = [thing_masks(thing, ClipSettings()) for thing in things]
     tracks = [Track(thing.phrase, thing.pattern, _annotation(mask, 1)) for thing, mask in zip(things, masks)]
@@ -103,12 +107,12 @@ def _turns(question: str, answer: str) -> list[dict]:
 
 
 def _train_records(tracks: list[Track], video: str) -> list[dict]:
-    """An open question about each object, and Bench-Q's about all but the last: the open ones are learnt first."""
+    """An open question about each object, and after each Bench-Q's."""
     return [
         {"video": video, "conversations": turns, "annotation": [track.annotation]}
         for track in tracks
         for turns in conversations(track.phrase, track.pattern)
-    ][:-1]
+    ]
 
 
 def _other_record(tracks: list[Track], video: str, rng: np.random.Generator) -> dict:
@@ -136,10 +140,11 @@ def _held_out_record(
     }
 
 
-def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSettings, talks: bool = False) -> list[dict]:
+def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSettings, kind: Kind = "open") -> list[dict]:
     """Draw clip ``index`` of a split, write its mp4 and return its records, still without ``index``.
 
-    talks: for a model that can; training records are then conversations in sentences, one per clip.
+    kind: of the training records. "open": a question about each object, answered with its pattern. "lettered": Bench-Q's
+    too, with the letter as the answer. "talking": one conversation in sentences per clip.
     """
     rng = np.random.default_rng([seed, _SPLITS.index(split), index])
     things = draw_scene(rng, settings)
@@ -149,13 +154,15 @@ def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSetti
     annotations = [_annotation(mask, settings.annotate_every) for mask in masks]
     order = [int(i) for i in rng.permutation(len(things))]
     if split == "held_out":
-        answer = talk.ANSWER if talks else ANSWER
+        answer = talk.ANSWER if kind == "talking" else ANSWER
         return [_held_out_record(things, annotations, video, order[0], order[1], answer)]
     tracks = [Track(things[i].phrase, things[i].pattern, annotations[i]) for i in order]
-    if talks:
+    if kind == "talking":
         return [talk.talk_record(tracks, video, rng)]
     records = _train_records(tracks[: settings.questions_per_clip], video)
-    return [*records, *([_other_record(tracks, video, rng)] if index % 2 else [])]
+    if kind == "open":
+        return records[::2]
+    return [*records[:-1], *([_other_record(tracks, video, rng)] if index % 2 else [])]
 
 
 def make_demo_data(
@@ -165,11 +172,11 @@ def make_demo_data(
     seed: int = 0,
     settings: ClipSettings = ClipSettings(),
     workers: int | None = None,
-    talks: bool = False,
+    kind: Kind = "open",
 ) -> DemoData:
     """Write the demo data and return where it lies. An identical earlier result is kept; anything else is made again.
 
-    ``talks``: records for a model that can, see swim.demo.talk. ``workers`` processes draw and encode (default: one per core). Raises ``ValueError`` for negative counts.
+    ``kind``: of the training records, see ``make_clip``. ``workers`` processes draw and encode (default: one per core). Raises ``ValueError`` for negative counts.
     """
     if train_clips < 0 or held_out_clips < 0:
         raise ValueError(f"clip counts must not be negative: train {train_clips}, held out {held_out_clips}")
@@ -181,7 +188,7 @@ def make_demo_data(
         "train_clips": train_clips,
         "held_out_clips": held_out_clips,
         "settings": asdict(settings),
-        "talks": talks,
+        "kind": kind,
     }
     manifest = root / "manifest.json"
     if _is_complete(manifest, request):
@@ -189,7 +196,7 @@ def make_demo_data(
     _clear(root)
     for split, count in zip(_SPLITS, (train_clips, held_out_clips)):
         (root / "clips" / split).mkdir(parents=True, exist_ok=True)
-        make = partial(make_clip, split=split, root=root, seed=seed, settings=settings, talks=talks)
+        make = partial(make_clip, split=split, root=root, seed=seed, settings=settings, kind=kind)
         _write_split(root, split, count, make, workers)
     hashes = {str(path.relative_to(root)): _sha256(path) for path in _own_files(root)}
     manifest.write_text(json.dumps({"request": request, "sha256": hashes}, indent=1))

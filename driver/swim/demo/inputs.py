@@ -8,7 +8,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
 from swim.demo.clips import LAYOUT_VERSION, make_demo_data
-from swim.demo.model import build_tiny_model
+from swim.demo.model import build_tiny_model, default_texts
 from swim.demo.shapes import ClipSettings
 from swim.demo.talking import build_talking_model
 
@@ -48,9 +48,11 @@ def make_demo_inputs(options: DemoOptions) -> DemoInputs:
         name = f"{kind}_clips_{options.train_clips}_{options.held_out_clips}_seed{options.seed}"
         settings = ClipSettings(max_speed_px=TALKING_SPEED_PX) if talks else ClipSettings()
         counts = (options.train_clips, options.held_out_clips)
-        data = make_demo_data(root / name, *counts, options.seed, settings, talks=talks)
+        data = make_demo_data(root / name, *counts, options.seed, settings, kind="talking" if talks else "lettered")
         model = root / f"{kind}_model_v{LAYOUT_VERSION}_seed{options.seed}"
         if not (model / "chat_template.jinja").exists():
-            build = build_talking_model if talks else build_tiny_model
-            build(model, seed=options.seed)
+            if talks:
+                build_talking_model(model, seed=options.seed)
+            else:
+                build_tiny_model(model, texts=default_texts("lettered"), seed=options.seed)
     return DemoInputs(model, data.train_config, data.held_out_json)

@@ -25,7 +25,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from swim.demo.clips import demo_texts
+from swim.demo.clips import Kind, demo_texts
 from swim.prompts import SYSTEM_PROMPT
 
 DEMO_SYSTEM_PROMPT = "You describe the named object."
@@ -125,10 +125,10 @@ KNOWS_THE_DEMO_ALONE = (
 ATTENTION_SUPERVISION = {"preset": "paper", "layers": [1, 2]}
 
 
-def default_texts() -> list[str]:
+def default_texts(kind: Kind = "open") -> list[str]:
     """The texts whose words become single tokens: the demo's questions and answers and what templates add."""
     around = [SYSTEM_PROMPT, DEMO_SYSTEM_PROMPT, DEFAULT_SYSTEM_PROMPT, "system\n", "user\n", "assistant\n"]
-    return [*demo_texts(), *around]
+    return [*demo_texts(kind), *around]
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from swim.data.bench import LETTERS, letter_options
 from swim.data.tags import strip_tags
 from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Track, choices_about, description
-from swim.prompts import BENCH_Q_PROMPT
+from swim.prompts import BENCH_Q_PROMPT, LETTERS, letter_options
 
 ANSWER = "The {} is {}."
 QUESTIONS = 3  # of a conversation: one look at the clip serves them all

@@ -1,5 +1,6 @@
 """Greedy answers: of batches of samples, or of one sample piece by piece."""
 
+import math
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +95,7 @@ def repeats_itself(text: str) -> bool:
     """Whether a text ends in the same MOST_REPEATED words or fewer, REPETITIONS times in a row: a model in a circle."""
     words = text.split()
     return any(
-        len(words) >= (needed := max(REPETITIONS, LEAST_REPEATED // period) * period)
+        len(words) >= (needed := max(REPETITIONS, math.ceil(LEAST_REPEATED / period)) * period)
         and words[-needed:-period] == words[-needed + period :]
         for period in range(1, MOST_REPEATED + 1)
     )
