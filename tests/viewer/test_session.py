@@ -88,9 +88,10 @@ def test_pictures_follow_word_and_step(session, seen, tmp_path):
         with av.open(str(overlay(seen, heat, tmp_path / f"{name}.mp4"))) as container:
             videos.append(np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]))
     height, width = videos[0].shape[1:3]
-    assert (
-        width == 2 * 388 and (np.abs(videos[0][:, :, :380].astype(int) - videos[1][:, :, :380]) < 16).all()
-    )  # the clip
+    assert width == 2 * 388
+    # The clip is the same in both; an encoder spends its bits elsewhere where the heat beside it is another.
+    difference = np.abs(videos[0][:, :, :380].astype(int) - videos[1][:, :, :380])
+    assert difference.mean() < 1 and (difference > 16).mean() < 0.001
     assert len(videos[0]) == seen.reading.sample.clip.total and (videos[0] != videos[1]).any()
 
 
