@@ -54,14 +54,22 @@ class DemoData:
 
 def demo_texts(kind: Kind = "open") -> Iterator[str]:
     """Every question and every answer that a clip can give, without tags: what a tokenizer has to know."""
+    if kind == "lettered":
+        yield from _lettered_texts()
+        return
+    for colour in COLOURS:
+        for shape in SHAPES:
+            yield WHAT_PATTERN.format(f"{colour} {shape}")
+            for pattern in PATTERNS:
+                yield ANSWER.format(f"{colour} {shape}", pattern)
+
+
+def _lettered_texts() -> Iterator[str]:
     for colour in COLOURS:
         for shape in SHAPES:
             for pattern in PATTERNS:
-                told, chosen = conversations(f"{colour} {shape}", pattern)
-                yield from _texts(told)
-                yield from _texts(chosen) if kind == "lettered" else ()
-    if kind != "lettered":
-        return
+                for conversation in conversations(f"{colour} {shape}", pattern):
+                    yield from _texts(conversation)
     things = draw_scene(np.random.default_rng(0), ClipSettings())
     masks = [thing_masks(thing, ClipSettings()) for thing in things]
     tracks = [Track(thing.phrase, thing.pattern, _annotation(mask, 1)) for thing, mask in zip(things, masks)]
