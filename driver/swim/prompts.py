@@ -11,6 +11,11 @@ BENCH_Q_PROMPT = "{question}\n{options}\nAnswer with the option's letter from th
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+def bench_q_prompt(question: str, options: Iterable[str], prompt: str = BENCH_Q_PROMPT) -> str:
+    """A question of Bench-Q as a model is asked it."""
+    return prompt.format(question=question, options="\n".join(letter_options(options)))
+
+
 def letter_options(options: Iterable[str]) -> list[str]:
     """The options as "(A) a helmet", whether they bring their letters or not."""
     return [

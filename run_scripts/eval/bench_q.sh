@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# VideoRefer-Bench-Q. Without arguments: the demo's checkpoint on questions about its held-out clips.
+# VideoRefer-Bench-Q. Without arguments: the demo's models on questions about its held-out clips.
 #   bash run_scripts/eval/bench_q.sh [--model M --questions FILE --video_root DIR --output DIR ...]
 #   NPROC=8 bash run_scripts/eval/bench_q.sh --model output/swim-7b --questions refined-VideoRefer-Bench-Q.json ...
 set -euo pipefail

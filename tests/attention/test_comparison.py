@@ -1,4 +1,4 @@
-"""The figure and the animated picture that compare models: what stands in them, in which order, at which scale."""
+"""The figure and the animated picture that compare models: what they show, in which order, at which scale."""
 
 from dataclasses import replace
 

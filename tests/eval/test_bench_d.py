@@ -181,6 +181,13 @@ def test_models_stand_side_by_side(options, tiny_model_dir, tmp_path, capsys):
         place = arguments.index("--model")
         arguments[place : place + 2] = ["--model", str(other), str(tiny_model_dir)]
         assert bench_d.main(arguments) == 0
+        assert len(server.requests) > 3
+        limited = [*arguments, "--output", str(tmp_path / "limited"), "--max_requests", "4"]
+        capped = ChatServer(lambda request: json.dumps(dict.fromkeys(DIMENSIONS, 3)))
+        with capped:
+            limited[limited.index("--judge_base_url") + 1] = capped.url
+            bench_d.main(limited)
+        assert len(capped.requests) == 4  # in all, not for each model
     table = capsys.readouterr().out
     assert all(word in table for word in ("other", tiny_model_dir.name, "3.00", *DIMENSIONS))
     assert f"{tiny_model_dir.name} - other: +0.00" in table

@@ -19,7 +19,7 @@ _LINE_PX = 5  # of each of the two lines, half of which shows
 
 @dataclass(frozen=True)
 class Scale:
-    """What the colours mean: from 0 to `highest`; hotter cells have the last colour. label: stands in the picture."""
+    """What the colours mean: from 0 to `highest`; hotter cells have the last colour. label: printed in the picture."""
 
     label: str
     highest: float

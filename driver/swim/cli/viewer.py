@@ -4,7 +4,7 @@
     swim viewer --base output/demo/text_only       # beside it a second model: the same words, the same clip
     swim viewer --model output/swim-7b --host 0.0.0.0 --port 7860
 
-Both models are shown at the words of the question and of the first one's answer; the second one's answer is told.
+Both models are shown at the words of the question and of the first one's answer; the second one's answer is printed.
 Needs Gradio: pip install -e 'driver[viewer]'. Nothing is loaded from other hosts, nothing is sent to them.
 """
 

@@ -26,7 +26,7 @@ from swim.data.records import (
 from swim.data.root import DataRoot
 from swim.data.tags import strip_placeholders, strip_tags
 from swim.errors import DataError, Reason
-from swim.prompts import BENCH_Q_PROMPT, LETTERS, letter_options
+from swim.prompts import BENCH_Q_PROMPT, LETTERS, bench_q_prompt, letter_options
 
 # The question of a Bench-D item that has a caption only; <object> stands for the object's name.
 DEFAULT_QUESTION = "Please give a detailed description of <object>."
@@ -66,7 +66,7 @@ class BenchQ:
 
     def prompt(self, prompt: str = BENCH_Q_PROMPT) -> str:
         """The text that a model is asked, from the question with its tags, and the options."""
-        return prompt.format(question=self.question, options="\n".join(self.lettered))
+        return bench_q_prompt(self.question, self.options, prompt)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from swim.data.tags import strip_tags
 from swim.demo import talk
 from swim.demo.facts import WHAT_PATTERN, Choice, Track, choices_about
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, draw_scene, render, thing_masks
-from swim.prompts import BENCH_Q_PROMPT, LETTERS, letter_options
+from swim.prompts import LETTERS, bench_q_prompt
 from swim.video.encoder import write_video
 
 # The pattern follows the noun at once: the token that looks at the object is the one that has to tell what it sees.
@@ -94,20 +94,18 @@ def _annotation(masks: np.ndarray, every: int) -> dict:
 def conversations(phrase: str, pattern: str, answer: str = ANSWER) -> tuple[list[dict], list[dict]]:
     """Return the tagged question and answer about one object, in NL-Refer's form: an open one and Bench-Q's."""
     tagged = f"<ins>{phrase}</ins>"
-    question, options = WHAT_PATTERN.format(tagged), "\n".join(letter_options(PATTERNS))
+    question = WHAT_PATTERN.format(tagged)
     choice = CHOICE.format(tagged, LETTERS[PATTERNS.index(pattern)])
     return (
         _turns(question, answer.format(tagged, pattern)),
-        _turns(BENCH_Q_PROMPT.format(question=question, options=options), choice),
+        _turns(bench_q_prompt(question, PATTERNS), choice),
     )
 
 
 def _chosen(choice: Choice) -> list[dict]:
     """A question of Bench-Q about any of its types, and the letter of the right answer, tagged."""
-    options = "\n".join(letter_options(choice.choices))
     letter = LETTERS[choice.choices.index(choice.answer)]
-    prompt = BENCH_Q_PROMPT.format(question=choice.question, options=options)
-    return _turns(prompt, CHOICE.format(choice.tracks[0].tagged, letter))
+    return _turns(bench_q_prompt(choice.question, choice.choices), CHOICE.format(choice.tracks[0].tagged, letter))
 
 
 def _turns(question: str, answer: str) -> list[dict]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from swim.data.tags import strip_tags
 from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Track, choices_about, description
-from swim.prompts import BENCH_Q_PROMPT, LETTERS, letter_options
+from swim.prompts import LETTERS, bench_q_prompt
 
 ANSWER = "The {} is {}."
 QUESTIONS = 3  # of a conversation: one look at the clip serves them all
@@ -51,5 +51,5 @@ def _chosen(asked: Track, other: Track, rng: np.random.Generator) -> Iterator[st
     choice = basic if rng.random() < 0.5 else others[rng.integers(len(others))]
     options = [str(option) for option in rng.permutation(choice.choices)]
     letter = LETTERS[options.index(choice.answer)]
-    yield BENCH_Q_PROMPT.format(question=choice.question, options="\n".join(letter_options(options)))
+    yield bench_q_prompt(choice.question, options)
     yield f"{choice.sentence}: ({letter})."

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,14 @@ def compare(first: Run, second: Run) -> dict:
         "by_type": by_type,
         "changed": changed,
     }
+
+
+def compare_with_last(folders: Iterable[Path], output: Path) -> list[dict]:
+    """What changed from each of the evaluations to the last of them; written into `output`. Raises what `compare` raises."""
+    *others, last = map(read_run, folders)
+    results = [compare(other, last) for other in others]
+    write_comparison(output, results)
+    return results
 
 
 def write_comparison(folder: Path, results: list[dict]) -> str:

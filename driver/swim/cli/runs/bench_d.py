@@ -12,7 +12,7 @@ from swim.data.bench import parse_bench_d
 from swim.demo.judge import MODEL, Judge, serving
 from swim.errors import DataError
 from swim.eval.bench_d import judge_all, write_report
-from swim.eval.compare import compare, read_run, write_comparison
+from swim.eval.compare import compare_with_last
 from swim.eval.items import as_question, console, read_items
 from swim.eval.judge import Case, estimate
 from swim.eval.published import BENCH_D, BENCH_D_ITEMS
@@ -101,8 +101,10 @@ def _describe_and_judge(options: argparse.Namespace, path: str | Path) -> int:
     if options.dry_run:
         return 0
     output, reports = Path(options.output), {}
+    asker = Asker(
+        endpoint, ReplyCache(output / "judge" / "replies.sqlite")
+    )  # one, so that its limits hold for all models
     for folder, some in cases.items():
-        asker = Asker(endpoint, ReplyCache(output / "judge" / "replies.sqlite"))
         scores, failures = judge_all(some, asker, folder)
         summary = summarise(file.items, scores, failures, options.min_coverage)
         reports[folder] = write_report(folder, file.items, scores, summary, endpoint, asker)
@@ -110,9 +112,7 @@ def _describe_and_judge(options: argparse.Namespace, path: str | Path) -> int:
         for folder, report in reports.items():
             print_report(report, folder, options.published or report["items"] == BENCH_D_ITEMS)
     else:
-        *others, last = [read_run(folder) for folder in reports]
-        results = [compare(other, last) for other in others]
-        write_comparison(output, results)
+        results = compare_with_last(reports, output)
         print_comparison({folder.name: report for folder, report in reports.items()}, results, output)
     return int(any(report["mean"] is None for report in reports.values()))
 

@@ -12,7 +12,7 @@ from swim.cli.runs.roots import root_of
 from swim.data.bench import parse_bench_q
 from swim.errors import DataError
 from swim.eval.bench_q import write_report
-from swim.eval.compare import compare, read_run, write_comparison
+from swim.eval.compare import compare_with_last
 from swim.eval.items import as_question, console, read_items
 from swim.eval.published import BENCH_Q, BENCH_Q_ITEMS
 from swim.eval.scores_q import score_items
@@ -96,9 +96,7 @@ def _run(options: argparse.Namespace) -> int:
     if len(reports) == 1:
         print_report(reports[output], output, options.published or reports[output]["items"] == BENCH_Q_ITEMS)
     else:
-        *others, last = [read_run(folder) for folder in reports]
-        results = [compare(other, last) for other in others]
-        write_comparison(output, results)
+        results = compare_with_last(reports, output)
         print_comparison({folder.name: report for folder, report in reports.items()}, results, _chance(file), output)
     if options.questions is None:
         console.print(DEMO_NOTE)
