@@ -101,9 +101,8 @@ def _describe_and_judge(options: argparse.Namespace, path: str | Path) -> int:
     if options.dry_run:
         return 0
     output, reports = Path(options.output), {}
-    asker = Asker(
-        endpoint, ReplyCache(output / "judge" / "replies.sqlite")
-    )  # one, so that its limits hold for all models
+    # One for all models: its limits hold for the command.
+    asker = Asker(endpoint, ReplyCache(output / "judge" / "replies.sqlite"))
     for folder, some in cases.items():
         scores, failures = judge_all(some, asker, folder)
         summary = summarise(file.items, scores, failures, options.min_coverage)
