@@ -93,3 +93,14 @@ def test_conversations_name_their_objects_and_letters_follow_from_what_is_said()
                 letter = answer.rstrip(".")[-2]
                 option = next(line for line in question.splitlines() if line.startswith(f"({letter})"))
                 assert option[4:].removesuffix("it").strip() in answer
+
+
+def test_whole_clips_are_asked_for_objects_that_are_there_and_that_are_not(held_out):
+    records = json.loads(held_out.read_text())
+    items = json.loads(write_benches(held_out).general.read_text())
+    assert Counter(item["accept"][0] for item in items) == {"Yes": 8, "No": 8}
+    for record, item in zip(records, items):
+        assert item["video"] == record["video"] and item["answer"].startswith(item["accept"][0])
+        named = item["question"].removeprefix("Is there a").removeprefix("n").removesuffix(" in the video?").strip()
+        assert (named in {thing["phrase"] for thing in record["all_objects"]}) == (item["accept"] == ["Yes"])
+        assert named in item["answer"] and " a orange" not in item["question"] + item["answer"]

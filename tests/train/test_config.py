@@ -57,9 +57,9 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("given", ["--model_name_or_path=m", "--data_config=d", "--max_steps=3"])
 def test_what_the_user_gives_turns_the_report_off(tmp_path, given):
     path = write(tmp_path, "output_dir: o\ndemo_report: true\nmax_steps: 9\n")
-    assert load_config(path).demo_report
-    assert not load_config(path, [given]).demo_report
-    assert load_config(path, [given, "--demo_report=true"]).demo_report
+    assert load_config(path).report
+    assert not load_config(path, [given]).report
+    assert load_config(path, [given, "--report=true"]).report
 
 
 def test_differing_keys_ignore_what_changes_no_result():

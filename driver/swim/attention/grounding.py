@@ -1,5 +1,6 @@
 """Does the model look at the object that is named? Scores of maps against masks, on grid cells."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
@@ -127,6 +128,7 @@ class GroundingScores:
     inside: share of the map's mass on such cells.
     chance: share of the cells that are such cells.
     left_out: pairs whose mask covers no cell.
+    perplexity: of the answers, over their tokens.
     """
 
     pointing: float
@@ -134,22 +136,27 @@ class GroundingScores:
     chance: float
     pairs: int
     left_out: int
+    perplexity: float
 
 
 @torch.no_grad()
 def score_grounding(model, collator: SwimCollator, samples: list[Sample], batch_size: int = 16) -> GroundingScores:
     """Runs the supervised forward over the samples and averages what it counts. Raises ValueError when nothing counts."""
     sums = torch.zeros(len(GROUNDING_SUMS), dtype=torch.float64)
+    nll, tokens = 0.0, 0
     for start in range(0, len(samples), batch_size):
         batch = collator(samples[start : start + batch_size])
         outputs = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
         sums += outputs.grounding.double().cpu()
+        learnt = int((batch["labels"][:, 1:] != IGNORE).sum())
+        nll, tokens = nll + float(outputs.text_loss) * learnt, tokens + learnt
     total = dict(zip(GROUNDING_SUMS, sums.tolist()))
     scored = total["scored"]
     if not scored:
         raise ValueError(f"no (token, step) pair to score in {len(samples)} samples; are they annotated?")
     pointing, inside, chance = (total[name] / scored for name in ("points", "inside", "covered"))
-    return GroundingScores(pointing, inside, chance, int(scored), int(total["left_out"]))
+    perplexity = math.exp(nll / tokens)
+    return GroundingScores(pointing, inside, chance, int(scored), int(total["left_out"]), perplexity)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ VERBS = {
     "export": ("export", "export a run as one checkpoint that everything loads"),
     "bench-q": ("bench_q", "VideoRefer-Bench-Q: multiple-choice questions"),
     "bench-d": ("bench_d", "VideoRefer-Bench-D: descriptions graded by a judge"),
+    "general": ("general", "what training costs in plain chat and about whole clips"),
     "grounding": ("grounding", "score attention maps against masks"),
     "compare": ("compare", "compare evaluations item by item"),
     "construct": ("construct", "build NL-Refer from VideoRefer with an OpenAI-compatible model"),

@@ -28,9 +28,14 @@ def add_data_options(parser: argparse.ArgumentParser):
     parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
 
 
-def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int, several: bool = False):
-    """--model and everything else that decides its answers. several: models may stand side by side."""
-    what = "checkpoint, LoRA folder or hub name; or the server's model"
+def add_answer_options(
+    parser: argparse.ArgumentParser, max_new_tokens: int, several: bool = False, servers: bool = True
+):
+    """--model and everything else that decides its answers.
+
+    several: models may stand side by side. servers: a server may answer too.
+    """
+    what = "checkpoint, LoRA folder or hub name" + ("; or the server's model" if servers else "")
     if several:
         what += "; several are compared with the last (default: the demo's, before training, text only, and supervised)"
         parser.add_argument("--model", nargs="+", help=what)
@@ -38,18 +43,27 @@ def add_answer_options(parser: argparse.ArgumentParser, max_new_tokens: int, sev
         parser.add_argument("--model", default=DEMO_MODEL, help=what)
     add_data_options(parser)
     parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens, help="maximum tokens of an answer")
-    parser.add_argument("--batch_size", type=int, default=1, help="questions answered together, by a local model")
     parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
+    if not servers:
+        parser.set_defaults(backend="local", batch_size=1, base_url=None, concurrency=1, timeout_s=0.0)
+        return
+    parser.add_argument("--batch_size", type=int, default=1, help="questions answered together, by a local model")
     parser.add_argument("--backend", choices=("local", "openai"), default="local", help="openai: any compatible server")
     parser.add_argument("--base_url", help="of the server, such as http://localhost:8000/v1")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
     parser.add_argument("--timeout_s", type=float, default=120.0, help="seconds for one request, first to last byte")
 
 
-def add_model_options(parser: argparse.ArgumentParser, output: str, max_new_tokens: int):
-    """--questions, --model and everything that decides its answers."""
-    parser.add_argument("--questions", help="the benchmark's JSON file (default: the demo's)")
-    add_answer_options(parser, max_new_tokens, several=True)
+def add_model_options(
+    parser: argparse.ArgumentParser,
+    output: str,
+    max_new_tokens: int,
+    questions: str = "the demo's",
+    servers: bool = True,
+):
+    """--questions, --model and everything that decides its answers. questions: what is asked by default, in words."""
+    parser.add_argument("--questions", help=f"the benchmark's JSON file (default: {questions})")
+    add_answer_options(parser, max_new_tokens, several=True, servers=servers)
     add_root_options(parser, "the items' videos are")
     parser.add_argument("--output", default=output, help="folder of answers and report")
     parser.add_argument("--limit", type=int, help="the first N items only")

@@ -1,39 +1,46 @@
-"""VideoRefer-Bench-Q and -D files about the demo's held-out clips: what their masks say, in the benches' own format."""
+"""VideoRefer-Bench-Q and -D files about the demo's held-out clips: what their masks say, in the benches' own format.
+
+For a model that talks, questions of general ability too: plain chat, and about whole clips.
+"""
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Choice, Track, choices_about, description
+from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Choice, Track, choices_about, description, is_there
 from swim.files import write_atomically
 from swim.prompts import letter_options
 
 MOST_CLIPS = 60  # five questions each
+WHOLE_CLIP = "whole clip"
 
 
 @dataclass(frozen=True)
 class Benches:
-    """held_out: the records that they were made from."""
+    """general: whole clips, see swim.eval.general. held_out: the records that all were made from."""
 
     bench_q: Path
     bench_d: Path
+    general: Path
     held_out: Path
 
 
 def write_benches(held_out_json: Path, talks: bool = False) -> Benches:
-    """Writes bench_q.json and bench_d.json beside the demo's held-out records, unless they are there already.
+    """Writes bench_q.json, bench_d.json and general.json beside the demo's held-out records, unless they are there already.
 
-    Bench-Q has one question of each type per clip, Bench-D one description; every pattern is asked for equally often.
-    Videos are relative to the folder. talks: for a model that can; otherwise both ask as the tiny model was taught: the
+    Bench-Q has one question of each type per clip, Bench-D one description, general one question about all of it; every
+    pattern is asked for equally often, and as many objects are there as are not. Videos are relative to the folder. talks: for a model that can; otherwise both ask as the tiny model was taught: the
     options of a type are in one order everywhere, and a description is the answer to the question for the pattern.
     """
     folder = held_out_json.parent
-    benches = Benches(folder / "bench_q.json", folder / "bench_d.json", held_out_json)
+    benches = Benches(folder / "bench_q.json", folder / "bench_d.json", folder / "general.json", held_out_json)
+    files = (benches.bench_q, benches.bench_d, benches.general)
     made = held_out_json.stat().st_mtime_ns
-    if all(path.exists() and path.stat().st_mtime_ns >= made for path in (benches.bench_q, benches.bench_d)):
+    if all(path.exists() and path.stat().st_mtime_ns >= made for path in files):
         return benches
     records = json.loads(held_out_json.read_text())[:MOST_CLIPS]
     questions: list[dict] = []
@@ -50,7 +57,7 @@ def write_benches(held_out_json: Path, talks: bool = False) -> Benches:
                 choice = choice._replace(choices=list(map(str, rng.permutation(choice.choices))))
             questions.append(_item(len(questions), record, choice))
         descriptions.append(_description(number, record, asked, other, DESCRIBE if talks else WHAT_PATTERN))
-    for path, items in ((benches.bench_q, questions), (benches.bench_d, descriptions)):
+    for path, items in zip(files, (questions, descriptions, list(_whole_clips(records)))):
         write_atomically(path, json.dumps(items))
     return benches
 
@@ -67,6 +74,23 @@ def _item(number: int, record: dict, choice: Choice) -> dict:
         "frame_idx": choice.tracks[0].first,
         "annotation": [track.annotation for track in choice.tracks],
     }
+
+
+def _whole_clips(records: list[dict]) -> Iterator[dict]:
+    """Is there such an object? In every second clip there is."""
+    for number, record in enumerate(records):
+        rng = np.random.default_rng([number, len(records), 1])
+        phrases = [thing["phrase"] for thing in record["all_objects"]]
+        question, answer = is_there(phrases, number % 2 == 0, rng)
+        word = answer.partition(",")[0]
+        yield {
+            "id": number,
+            "video": record["video"],
+            "question": question,
+            "answer": answer,
+            "accept": [word],
+            "type": WHOLE_CLIP,
+        }
 
 
 def _description(number: int, record: dict, asked: Track, other: Track, question: str) -> dict:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from swim.demo.shapes import PATTERNS
+from swim.demo.shapes import COLOURS, PATTERNS
 
 # Questions about one object: the open one about its pattern, and Bench-D's.
 WHAT_PATTERN = "What pattern does the {} have?"
@@ -98,6 +98,20 @@ def choices_about(asked: Track, other: Track) -> Iterator[Choice]:
 def description(asked: Track, other: Track) -> str:
     """Appearance, movement and a neighbour of an object in two sentences, tagged."""
     return f"The {asked.tagged} is {asked.pattern} and moves {asked.direction}. {other.side_of(asked)} is the {other.tagged}."
+
+
+def is_there(phrases: Sequence[str], present: bool, rng: np.random.Generator) -> tuple[str, str]:
+    """A question about the whole clip with its answer, untagged: is there such an object? phrases: the clip's objects.
+
+    One that is not there has the shape of one that is, in a colour of none.
+    """
+    phrase = phrases[int(rng.integers(len(phrases)))]
+    if not present:
+        colours = [colour for colour in COLOURS if not any(other.startswith(colour) for other in phrases)]
+        phrase = f"{colours[int(rng.integers(len(colours)))]} {phrase.split()[1]}"
+    answer = f"Yes, there is a {phrase}." if present else f"No, there is no {phrase}."
+    question = f"Is there a {phrase} in the video?"
+    return question.replace(" a orange", " an orange"), answer.replace(" a orange", " an orange")
 
 
 def _toward(vector: np.ndarray, names: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""VideoRefer-Bench-D: descriptions graded by a judge, and the report."""
+"""VideoRefer-Bench-D: descriptions, graded by a judge, and the report."""
 
 import json
 import statistics
@@ -8,14 +8,49 @@ from tqdm import tqdm
 
 from swim.concurrently import run_concurrently
 from swim.data.bench import BenchD
-from swim.eval.items import today
+from swim.data.settings import DataSettings
+from swim.eval.items import ItemFile, as_question, today
 from swim.eval.judge import PROMPT_VERSION, Case, judge
 from swim.eval.published import BENCH_D
+from swim.eval.scores_d import make_cases, summarise
 from swim.eval.stats import rounded
 from swim.files import write_atomically
+from swim.infer.answering import Answering, answer_with_all
 from swim.infer.answers import AnswerStore
 from swim.infer.remote import server_notes
 from swim.llm import Asker, AskFailed, Endpoint
+from swim.reply_cache import ReplyCache
+
+
+def describe(how: Answering, models: dict[Path, str], settings: DataSettings, file: ItemFile) -> dict[Path, list[Case]]:
+    """What a judge will see of each model by its folder; {} on every process but the first.
+
+    models: by the folder of answers and report. settings: how videos are read. file: items of `parse_bench_d`.
+
+    Raises ValueError when a folder holds another evaluation, swim.llm.ServiceRefuses when the server gives up.
+    """
+    questions = [as_question(key, item, item.question) for key, item in file.items.items()]
+    answers = answer_with_all(how, models, settings, file, questions, "the item's own question")
+    return {folder: make_cases(file.items, given) for folder, given in answers.items()}
+
+
+def grade(
+    cases: dict[Path, list[Case]], file: ItemFile, endpoint: Endpoint, replies: Path, min_coverage: float = 1.0
+) -> dict[Path, dict]:
+    """The report of each model by its folder. Its counts of requests and costs hold those of the models before it too,
+    as the endpoint's limits hold for all together.
+
+    replies: SQLite file of the judge's replies. min_coverage: share of the items that must be judged for a mean.
+
+    Raises swim.llm.ServiceRefuses when the judge will answer nothing more; what was graded is kept.
+    """
+    asker = Asker(endpoint, ReplyCache(replies))
+    reports = {}
+    for folder, some in cases.items():
+        scores, failures = judge_all(some, asker, folder)
+        summary = summarise(file.items, scores, failures, min_coverage)
+        reports[folder] = write_report(folder, file.items, scores, summary, endpoint, asker)
+    return reports
 
 
 def judge_all(cases: list[Case], asker: Asker, folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
@@ -29,14 +64,14 @@ def judge_all(cases: list[Case], asker: Asker, folder: Path) -> tuple[dict[str, 
     predictions = {case.id: case.prediction for case in cases}
     still_open = [case for case in cases if store.answers.get(case.id, {}).get("prediction") != case.prediction]
 
-    def grade(case: Case) -> dict:
+    def graded_entry(case: Case) -> dict:
         try:
             return {"id": case.id, "answer": {"scores": judge(case, asker), "prediction": case.prediction}}
         except AskFailed as error:
             return {"id": case.id, "error": str(error)}
 
     failures = {}
-    graded = run_concurrently(still_open, grade, endpoint.concurrency)
+    graded = run_concurrently(still_open, graded_entry, endpoint.concurrency)
     bar = tqdm(graded, total=len(still_open), desc=f"judging ({endpoint.model})", unit="item")
     for case, entry in bar:
         store.add([entry])

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from transformers import TextIteratorStreamer
 
 from swim.data.chat import ChatText
 from swim.data.collator import SwimCollator
-from swim.data.sample import Sample
+from swim.data.sample import Sample, TextSample
 
 # What counts as a circle: so many repetitions of so few words, and so many words in all.
 REPETITIONS, MOST_REPEATED, LEAST_REPEATED = 5, 12, 20
@@ -35,7 +35,7 @@ class GenerationInputs:
     replacements: list[list[dict]]
 
 
-def generation_inputs(collator: SwimCollator, samples: list[Sample]) -> GenerationInputs:
+def generation_inputs(collator: SwimCollator, samples: Sequence[Sample | TextSample]) -> GenerationInputs:
     """The samples' last questions, waiting for their answers. Raises DataError naming a record that cannot be rendered."""
     chats = [collator.render(sample.record, add_generation_prompt=True) for sample in samples]
     tensors, offsets, replacements = collator.encode(samples, [chat.text for chat in chats], padding_side="left")
@@ -45,7 +45,11 @@ def generation_inputs(collator: SwimCollator, samples: list[Sample]) -> Generati
 
 
 def generate_tokens(
-    model, collator: SwimCollator, samples: list[Sample], batch_size: int = 16, max_new_tokens: int = 128
+    model,
+    collator: SwimCollator,
+    samples: Sequence[Sample | TextSample],
+    batch_size: int = 16,
+    max_new_tokens: int = 128,
 ) -> Iterator[list[int]]:
     """The token ids of the greedy answer to the last question of each sample, in order, without the end of the turn."""
     for start in range(0, len(samples), batch_size):
@@ -54,7 +58,11 @@ def generate_tokens(
 
 
 def generate_answers(
-    model, collator: SwimCollator, samples: list[Sample], batch_size: int = 16, max_new_tokens: int = 128
+    model,
+    collator: SwimCollator,
+    samples: Sequence[Sample | TextSample],
+    batch_size: int = 16,
+    max_new_tokens: int = 128,
 ) -> Iterator[str]:
     """The text of `generate_tokens`, without special tokens and outer white space."""
     for tokens in generate_tokens(model, collator, samples, batch_size, max_new_tokens):

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from swim.data.collator import SwimCollator
-from swim.data.sample import Sample
+from swim.data.sample import Sample, TextSample
 from swim.data.settings import DataSettings
 from swim.errors import DataError
 from swim.infer.answers import Answer, AnswerStore, Question
@@ -27,10 +27,12 @@ class _Batches(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> list[tuple[Question, Sample | DataError]]:
+    def __getitem__(self, number: int) -> list[tuple[Question, Sample | TextSample | DataError]]:
         return [(question, self._read(question)) for question in self.batches[number]]
 
-    def _read(self, question: Question) -> Sample | DataError:
+    def _read(self, question: Question) -> Sample | TextSample | DataError:
+        if question.record.path is None:
+            return TextSample(question.record)
         try:
             return self.collator.read(question.record)
         except DataError as error:
@@ -48,7 +50,7 @@ def answer_locally(
 ):
     """Answers what `store` does not hold yet, greedily; see `work_locally`."""
 
-    def answers(model, collator: SwimCollator, samples: list[Sample]) -> Iterator[str]:
+    def answers(model, collator: SwimCollator, samples: list[Sample | TextSample]) -> Iterator[str]:
         return generate_answers(model, collator, samples, len(samples), max_new_tokens)
 
     work_locally(questions, model_path, settings, store, answers, batch_size, workers)
@@ -59,12 +61,13 @@ def work_locally(
     model_path: str,
     settings: DataSettings,
     store: AnswerStore[Answer],
-    work: Callable[[Any, SwimCollator, list[Sample]], Iterable[Answer]],
+    work: Callable[[Any, SwimCollator, list[Any]], Iterable[Answer]],
     batch_size: int = 1,
     workers: int = 0,
 ):
     """Stores `work(model, collator, samples)`, one JSON value for each sample, for the questions that `store` lacks.
 
+    samples: a Sample for a question about a video or an image, a TextSample for one about none.
     Every process of an accelerate launch takes its share. A batch always holds the same questions, whoever asks them and
     however often the run was killed: padding changes the last digits of a model's arithmetic. A question whose video
     cannot be read becomes an error in the store.
@@ -82,7 +85,7 @@ def work_locally(
     loader = DataLoader(_Batches(mine, collator), batch_size=None, num_workers=workers)
     progress = tqdm(total=sum(map(len, mine)), desc="answering", unit="item", disable=not state.is_main_process)
     for batch in loader:
-        readable = [(question, sample) for question, sample in batch if isinstance(sample, Sample)]
+        readable = [(question, sample) for question, sample in batch if not isinstance(sample, DataError)]
         results = work(model, collator, [sample for _, sample in readable]) if readable else []
         store.add(_entries(batch, readable, results, set(store.answers)))
         progress.update(len(batch))

@@ -25,6 +25,7 @@ FIXED = {
 ALIASES = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+    "demo_report": "report",
 }
 
 HONOURED = frozenset(

@@ -17,7 +17,7 @@ from swim.demo.inputs import DemoOptions
 from swim.errors import did_you_mean
 from swim.files import decode_text
 from swim.prompts import SYSTEM_PROMPT
-from swim.train.arguments import FIXED, OTHER_NAMES, check_arguments, known_arguments, rename
+from swim.train.arguments import ALIASES, FIXED, OTHER_NAMES, check_arguments, known_arguments, rename
 from swim.video.clip import VisualBudget
 
 Part = Literal["language_model", "merger", "visual"]
@@ -69,7 +69,11 @@ class TrainConfig(BaseModel):
     )
     lora: LoraOptions | None = Field(None, description="train LoRA adapters {r, alpha, dropout} instead of the weights")
     demo: DemoOptions = Field(DemoOptions(), description="the sample data: {dir, train_clips, held_out_clips, seed}")
-    demo_report: bool = Field(False, description="control run, pictures and summary.json; needs one process")
+    report: bool = Field(
+        False,
+        description="train a control without the mask loss too, and compare before, control and after on the records of "
+        "eval_grounding, or the demo's: comparison.md, pictures, summary.json; needs one process",
+    )
     system_prompt: str = Field(SYSTEM_PROMPT, description="system message of every conversation")
     max_frames: int = Field(VisualBudget.max_frames, ge=1, description="maximum frames per video")
     min_pixels: int = Field(VisualBudget.min_pixels, ge=1, description="minimum pixels per frame")
@@ -218,14 +222,14 @@ def trackers(arguments: SFTConfig) -> list[str]:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """The YAML file with command-line overrides: ["--learning_rate", "1e-4", "--attention_supervision.layers", "[2]"].
 
-    Values are YAML. A model, a data config or max_steps given on the command line turns demo_report off unless it is
+    Values are YAML. A model, a data config or max_steps given on the command line turns report off unless it is
     given too. Raises ConfigError for a missing or malformed file, an unknown key or a value of the wrong type.
     """
     own = set(TrainConfig.model_fields) - {"arguments"}
     flat = _known_keys(_read(Path(path)), own, f"{path}: ")
     given = _known_keys(parse_overrides(overrides), own, "command line: ")
     if {"model_name_or_path", "data_config", "max_steps"} & set(given):
-        given.setdefault("demo_report", False)
+        given.setdefault("report", False)
     _merge(flat, given)
     arguments = {key: flat[key] for key in flat if key not in own}
     problem = check_arguments(arguments, evaluates=flat.get("eval_grounding") is not None)
@@ -246,7 +250,7 @@ def _known_keys(flat: dict[str, Any], own: set[str], place: str) -> dict[str, An
     Raises ConfigError for a key that does not exist, and for two names of one key with different values.
     """
     known = own | known_arguments()
-    unknown = sorted(set(map(str, flat)) - known)
+    unknown = sorted(set(map(str, flat)) - known - ALIASES.keys())
     if unknown:
         raise ConfigError(f"{place}unknown key {unknown[0]!r}{_hint(unknown[0], known)}")
     try:
@@ -301,8 +305,8 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     default: an earlier release had fewer keys."""
     fields = TrainConfig.model_fields.items()
     defaults = {key: field.get_default(call_default_factory=True) for key, field in fields if not field.is_required()}
-    old, new = {**defaults, **old}, {**defaults, **new}
-    ignored = {"resume_from_checkpoint", "demo_report", "save_total_limit", "disable_tqdm", "report_to"}
+    old, new = {**defaults, **rename(old)}, {**defaults, **new}
+    ignored = {"resume_from_checkpoint", "report", "save_total_limit", "disable_tqdm", "report_to"}
     ignored |= {"allow_config_change", "dataloader_timeout_s", "ddp_timeout", "dataloader_num_workers", "cache_gb"}
     return sorted(key for key in (set(old) | set(new)) - ignored if old.get(key) != new.get(key))
 

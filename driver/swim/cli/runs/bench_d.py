@@ -6,20 +6,18 @@ from pathlib import Path
 
 from rich.table import Table
 
-from swim.cli.runs.evaluating import answer_all, demo_of
+from swim.cli.runs.evaluating import answering, demo_of, models_and_settings
 from swim.cli.runs.roots import root_of
 from swim.data.bench import parse_bench_d
 from swim.demo.judge import MODEL, Judge, serving
 from swim.errors import DataError
-from swim.eval.bench_d import judge_all, write_report
+from swim.eval.bench_d import describe, grade
 from swim.eval.compare import compare_with_last
-from swim.eval.items import as_question, console, read_items
+from swim.eval.items import console, read_items
 from swim.eval.judge import Case, estimate
 from swim.eval.published import BENCH_D, BENCH_D_ITEMS
-from swim.eval.scores_d import make_cases, summarise
 from swim.eval.stats import interval_words
-from swim.llm import Asker, Endpoint, ServiceRefuses
-from swim.reply_cache import ReplyCache
+from swim.llm import Endpoint, ServiceRefuses
 
 JUDGE = "gpt-4o-2024-11-20"  # the paper's
 
@@ -50,8 +48,10 @@ def print_report(report: dict, folder: Path, published: bool):
         console.print(f"no mean: coverage {report['coverage']:.3f} is below --min_coverage {report['min_coverage']}")
 
 
-def print_comparison(reports: dict[str, dict], results: list[dict], output: Path):
-    """Several models in one table. results: each of the others compared with the last."""
+def print_comparison(by_folder: dict[Path, dict], output: Path):
+    """Several models in one table, each compared with the last; writes compare.json and compare.md into `output`."""
+    results = compare_with_last(by_folder, output)
+    reports = {folder.name: report for folder, report in by_folder.items()}
     first = next(iter(reports.values()))
     table = Table(
         title=f"VideoRefer-Bench-D, {first['questions']['file']}: {first['items']} items, judge {first['judge']['model']}, 0 to 5"
@@ -91,28 +91,21 @@ def _run(options: argparse.Namespace) -> int:
 
 def _describe_and_judge(options: argparse.Namespace, path: str | Path) -> int:
     file = read_items(path, root_of(options, path), parse_bench_d, options.limit)
-    questions = [as_question(key, item, item.question) for key, item in file.items.items()]
-    answers = answer_all(options, file, questions, "the item's own question")
-    if answers is None:
+    models, settings = models_and_settings(options)
+    cases = describe(answering(options), models, settings, file)
+    if not cases:
         return 0
     endpoint = _judge_endpoint(options)
-    cases = {folder: make_cases(file.items, given) for folder, given in answers.items()}
     say_estimate([case for some in cases.values() for case in some], endpoint)
     if options.dry_run:
         return 0
-    output, reports = Path(options.output), {}
-    # One for all models: its limits hold for the command.
-    asker = Asker(endpoint, ReplyCache(output / "judge" / "replies.sqlite"))
-    for folder, some in cases.items():
-        scores, failures = judge_all(some, asker, folder)
-        summary = summarise(file.items, scores, failures, options.min_coverage)
-        reports[folder] = write_report(folder, file.items, scores, summary, endpoint, asker)
+    output = Path(options.output)
+    reports = grade(cases, file, endpoint, output / "judge" / "replies.sqlite", options.min_coverage)
     if len(reports) == 1 or any(report["mean"] is None for report in reports.values()):
         for folder, report in reports.items():
             print_report(report, folder, options.published or report["items"] == BENCH_D_ITEMS)
     else:
-        results = compare_with_last(reports, output)
-        print_comparison({folder.name: report for folder, report in reports.items()}, results, output)
+        print_comparison(reports, output)
     return int(any(report["mean"] is None for report in reports.values()))
 
 

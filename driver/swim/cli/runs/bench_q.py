@@ -7,15 +7,14 @@ from pathlib import Path
 
 from rich.table import Table
 
-from swim.cli.runs.evaluating import answer_all, demo_of
+from swim.cli.runs.evaluating import answering, demo_of, models_and_settings
 from swim.cli.runs.roots import root_of
 from swim.data.bench import parse_bench_q
 from swim.errors import DataError
-from swim.eval.bench_q import write_report
+from swim.eval.bench_q import evaluate
 from swim.eval.compare import compare_with_last
-from swim.eval.items import as_question, console, read_items
+from swim.eval.items import console, read_items
 from swim.eval.published import BENCH_Q, BENCH_Q_ITEMS
-from swim.eval.scores_q import score_items
 from swim.eval.stats import interval_words
 from swim.infer.questions import ItemFile
 from swim.llm import ServiceRefuses
@@ -48,8 +47,10 @@ def print_report(report: dict, folder: Path, published: bool):
     )
 
 
-def print_comparison(reports: dict[str, dict], results: list[dict], chance: dict[str, float], output: Path):
-    """Several models in one table. results: each of the others compared with the last. chance: per cent, by type."""
+def print_comparison(by_folder: dict[Path, dict], file: ItemFile, output: Path):
+    """Several models in one table, each compared with the last; writes compare.json and compare.md into `output`."""
+    results, chance = compare_with_last(by_folder, output), _chance(file)
+    reports = {folder.name: report for folder, report in by_folder.items()}
     first = next(iter(reports.values()))
     table = Table(title=f"VideoRefer-Bench-Q, {first['questions']['file']}: accuracy in %")
     for column in ("", "items", "chance", *reports):
@@ -84,20 +85,15 @@ def _chance(file: ItemFile) -> dict[str, float]:
 def _run(options: argparse.Namespace) -> int:
     path = options.questions or demo_of(options).bench_q
     file = read_items(path, root_of(options, path), parse_bench_q, options.limit)
-    questions = [as_question(key, item, item.prompt(options.prompt)) for key, item in file.items.items()]
-    answers = answer_all(options, file, questions, options.prompt)
-    if answers is None:
+    models, settings = models_and_settings(options)
+    reports = evaluate(answering(options), models, settings, file, options.parser, options.prompt)
+    if not reports:
         return 0
-    reports = {
-        folder: write_report(folder, file, score_items(file.items, given, options.parser), options.parser)
-        for folder, given in answers.items()
-    }
     output = Path(options.output)
     if len(reports) == 1:
         print_report(reports[output], output, options.published or reports[output]["items"] == BENCH_Q_ITEMS)
     else:
-        results = compare_with_last(reports, output)
-        print_comparison({folder.name: report for folder, report in reports.items()}, results, _chance(file), output)
+        print_comparison(reports, file, output)
     if options.questions is None:
         console.print(DEMO_NOTE)
     return int(any(report["unanswered"] for report in reports.values()))

@@ -27,6 +27,11 @@ def with_demo_inputs(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update=changes)
 
 
+def is_demo_data(config: TrainConfig) -> bool:
+    """Whether a configuration that went through `with_demo_inputs` trains on the demo's data."""
+    return config.data_config is not None and Path(config.data_config).is_relative_to(config.demo.dir)
+
+
 def demo_benches(options: DemoOptions | None = None) -> Benches:
     """VideoRefer-Bench-Q and -D files about the held-out clips, made when missing, by default of the shipped demo.
 

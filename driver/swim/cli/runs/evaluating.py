@@ -1,17 +1,15 @@
-"""What the evaluation commands share: the demo's benches and models, answers of one model or several."""
+"""What the evaluation commands share: the demo's benches and models, and what their options say."""
 
 import argparse
 from pathlib import Path
 
-from swim.cli.runs.answering import answer_questions
 from swim.cli.runs.demo_defaults import DEMO_CONFIG, demo_benches
 from swim.cli.runs.reading import data_settings
+from swim.data.settings import DataSettings
 from swim.demo.bench import Benches
 from swim.demo.inputs import make_demo_inputs
-from swim.infer.answers import Question
-from swim.infer.questions import ItemFile
+from swim.infer.answering import Answering
 from swim.model_name import DEMO_MODEL, check_model_name, short_names
-from swim.processes import processes
 from swim.train.config import load_config
 
 
@@ -23,32 +21,35 @@ def demo_of(options: argparse.Namespace) -> Benches:
     return demo_benches()
 
 
-def models_of(options: argparse.Namespace) -> dict[str, str]:
-    """{name in tables and folders: model}: those of `--model`; without it the demo's before training, trained on the text
-    alone (where that was done), and supervised. Raises ValueError for a model that is given twice."""
-    if options.model:
-        return dict(zip(short_names(options.model), options.model))
-    check_model_name(DEMO_MODEL)
-    control = Path(DEMO_MODEL) / "text_only"
-    before = make_demo_inputs(load_config(DEMO_CONFIG).demo).model
-    models = {"before": str(before), "text_only": str(control), "supervised": DEMO_MODEL}
-    return {name: model for name, model in models.items() if Path(model).is_dir()}
+def answering(options: argparse.Namespace) -> Answering:
+    """What the options of `add_answer_options` say of how is answered."""
+    return Answering(
+        max_new_tokens=options.max_new_tokens,
+        backend=options.backend,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        base_url=options.base_url,
+        concurrency=options.concurrency,
+        timeout_s=options.timeout_s,
+    )
 
 
-def answer_all(
-    options: argparse.Namespace, file: ItemFile, questions: list[Question], prompt: str
-) -> dict[Path, dict[str, str]] | None:
-    """{folder: answers by id, in the file's order} of each model; None on every process but the first. One model's folder
-    is `--output` itself; several have one of their name each below it.
+def models_and_settings(options: argparse.Namespace) -> tuple[dict[Path, str], DataSettings]:
+    """The models by the folder for their answers and reports, and how all of them see videos.
 
-    Raises ValueError when a folder holds another evaluation, swim.llm.ServiceRefuses when the server gives up.
+    One model's folder is `--output` itself; several have one of their name each below it. Without `--model` they are the
+    demo's: before training, trained on the text alone (where that was done), and supervised.
+
+    Raises ValueError for a model that is given twice; NoModel; DataError as `data_settings` does.
     """
-    models, output = models_of(options), Path(options.output)
+    output = Path(options.output)
+    if options.model:
+        models = dict(zip(short_names(options.model), options.model))
+    else:
+        check_model_name(DEMO_MODEL)
+        control = Path(DEMO_MODEL) / "text_only"
+        before = make_demo_inputs(load_config(DEMO_CONFIG).demo).model
+        known = {"before": str(before), "text_only": str(control), "supervised": DEMO_MODEL}
+        models = {name: model for name, model in known.items() if Path(model).is_dir()}
     settings = data_settings(argparse.Namespace(**{**vars(options), "model": list(models.values())}))
-    answers = {}
-    for name, model in models.items():
-        folder = output / name if len(models) > 1 else output
-        store = answer_questions(options, model, folder, settings, file, questions, prompt)
-        if processes().is_main_process:
-            answers[folder] = store.finish(questions)
-    return answers if processes().is_main_process else None
+    return {output / name if len(models) > 1 else output: model for name, model in models.items()}, settings

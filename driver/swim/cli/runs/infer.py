@@ -6,8 +6,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from swim.cli.runs.answering import answer_questions
 from swim.cli.runs.demo_defaults import DEMO_CONFIG
+from swim.cli.runs.evaluating import answering
 from swim.cli.runs.reading import data_settings
 from swim.cli.runs.roots import root_of
 from swim.data.collator import SwimCollator
@@ -18,6 +18,7 @@ from swim.data.settings import DataSettings
 from swim.demo.inputs import DemoOptions, make_demo_inputs
 from swim.demo.model import KNOWS_THE_DEMO_ALONE
 from swim.errors import DataError
+from swim.infer.answering import answer_questions
 from swim.infer.answers import ANSWERS_FILE, ERRORS_FILE, Question
 from swim.infer.generate import repeats_itself, stream_answer
 from swim.infer.load import load_for_inference
@@ -88,7 +89,13 @@ def answer_batch(options: argparse.Namespace) -> int:
     file = read_questions(options.batch, root_of(options, options.batch))
     questions = [Question(key, record) for key, record in file.items.items()]
     store = answer_questions(
-        options, options.model, options.output, data_settings(options), file, questions, "the line's own prompt"
+        answering(options),
+        options.model,
+        options.output,
+        data_settings(options),
+        file,
+        questions,
+        "the line's own prompt",
     )
     if not processes().is_main_process:
         return 0

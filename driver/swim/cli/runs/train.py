@@ -5,8 +5,8 @@ import os
 import signal
 import sys
 
+from swim.cli.runs.comparison import train_and_report
 from swim.cli.runs.demo_defaults import with_demo_inputs
-from swim.cli.runs.demo_report import train_and_report
 from swim.errors import DataError
 from swim.lock import FolderInUse
 from swim.train.config import ConfigError, load_config
@@ -20,10 +20,10 @@ def run(arguments: list[str]) -> int:
     try:
         config_path, overrides = _split_config(arguments)
         config = with_demo_inputs(load_config(config_path, overrides))
-        if config.demo_report and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            print("demo_report needs a single process: no control, no pictures, no summary.json")
-            config.demo_report = False
-        if config.demo_report:
+        if config.report and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            print("report needs a single process: no control, no pictures, no summary.json")
+            config.report = False
+        if config.report:
             train_and_report(config)
         else:
             train(config)

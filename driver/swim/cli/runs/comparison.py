@@ -1,0 +1,293 @@
+"""What training changed: the same model before it, after it, and trained on the text alone, on held-out records."""
+
+import ctypes
+import gc
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from swim.attention.animation import animate_maps
+from swim.attention.figure import show_maps
+from swim.attention.grounding import GroundingScores, mean_maps, score_grounding
+from swim.cli.runs.demo_defaults import is_demo_data
+from swim.cli.runs.yardsticks import yardsticks
+from swim.data.collator import SwimCollator
+from swim.data.mixture import load_annotated
+from swim.data.records import parse_record
+from swim.data.sample import Sample, SampleReader
+from swim.data.settings import DataSettings
+from swim.data.tags import strip_tags
+from swim.demo.inputs import make_demo_inputs
+from swim.infer.generate import generate_answers
+from swim.infer.load import load_for_inference
+from swim.lock import alone_in
+from swim.train.config import ConfigError, TrainConfig
+from swim.train.report import plot_curves
+from swim.train.run import train
+from swim.train.run_folder import RunFolder, read_state
+
+PICTURED_CLIPS = 2
+MOST_RECORDS = 64  # of eval_grounding: their clips are in memory together
+TOLD_RECORDS = 8  # with the models' answers, in comparison.md
+MAX_NEW_TOKENS = 128
+PICTURED_AS = {"before": "before training", "after": "supervised"}
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+console = Console(soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out clips.
+
+    asked: each with its question.
+    answers: the right answers to `asked`, without tags.
+    swapped: of the demo, the same clips with a question about another object, but the masks of the first.
+    other: of the demo, the swapped question with its own masks.
+    batch_size, max_new_tokens: for asking them.
+    """
+
+    asked: list[Sample]
+    answers: list[str]
+    swapped: list[Sample] = field(default_factory=list)
+    other: list[Sample] = field(default_factory=list)
+    batch_size: int = 16
+    max_new_tokens: int = 16
+
+    @property
+    def pictured(self) -> list[Sample]:
+        """The first clips: of the demo each asked for two of its objects."""
+        if not self.other:
+            return self.asked[: 2 * PICTURED_CLIPS]
+        pairs = list(zip(self.asked, self.other))[:PICTURED_CLIPS]
+        return [sample for pair in pairs for sample in pair]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one model. answers: its own. accuracy: share of them that is right to the letter. maps: of `HeldOut.pictured`."""
+
+    grounding: GroundingScores
+    pointing_swapped: float | None
+    answers: list[str]
+    accuracy: float
+    maps: list[torch.Tensor]
+
+
+def train_and_report(config: TrainConfig):
+    """Trains, beside it the control without the mask loss, and compares them on held-out clips.
+
+    The clips are those of eval_grounding, its first MOST_RECORDS records, or else the demo's. Writes attention.png,
+    overlay.webp, loss.png, comparison.md and summary.json into the run's folder, and the control into text_only/ there.
+
+    Raises ConfigError when the control fails, or for data of one's own without eval_grounding; DataError for a held-out
+    record that cannot be read, FolderInUse when another process trains there.
+    """
+    with alone_in(config.output_dir):
+        _train_and_report(config)
+
+
+def _train_and_report(config: TrainConfig):
+    folder = Path(config.output_dir)
+    changed = RunFolder(folder).differences(config)
+    if (folder / "summary.json").exists() and not changed:
+        train(config)  # says that it is finished
+        return
+    control_folder = folder / "text_only"
+    held_out = _held_out(config)  # before hours of training: whatever is wrong with it shows here
+    summary = _train_both(config, control_folder)
+    models = {"before": config.model, "text only": str(control_folder), "after": str(folder)}
+    scores = {name: evaluate(path, held_out, config.data_settings) for name, path in models.items()}
+    pictured = held_out.pictured
+    maps = {PICTURED_AS.get(name, name): score.maps for name, score in scores.items()}
+    show_maps(folder / "attention.png", pictured, [_phrase(sample) for sample in pictured], maps)
+    animate_maps(folder / "overlay.webp", pictured, maps)
+    runs = {"supervised": read_state(folder).log_history, "text only": read_state(control_folder).log_history}
+    plot_curves(folder / "loss.png", runs, ("text_loss", "mask_loss", "pointing"))
+    numbers: dict = summarise(scores, summary)
+    if config.demo.language_model is not None:
+        named = dict(zip(("before", "text_only", "supervised"), models.values()))
+        numbers |= yardsticks(named, config, folder)
+    (folder / "comparison.md").write_text(as_markdown(numbers, held_out, scores, folder))
+    (folder / "summary.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    _print_table(numbers, folder)
+
+
+def _held_out(config: TrainConfig) -> HeldOut:
+    if config.eval_grounding is not None:
+        return read_annotated(config)
+    if is_demo_data(config):
+        return read_held_out(make_demo_inputs(config.demo).held_out_json, config.data_settings)
+    raise ConfigError(
+        "report: it compares models on held-out records; name an annotated file that is not trained on with "
+        "eval_grounding, or leave report out"
+    )
+
+
+def read_annotated(config: TrainConfig) -> HeldOut:
+    """The first records of eval_grounding. Raises DataError naming one that cannot be read."""
+    rows = load_annotated(config.eval_grounding or "", config.eval_root, config.eval_untrusted)
+    reader, batch_size = SampleReader(config.data_settings), config.arguments.get("per_device_train_batch_size", 8)
+    samples = [reader(row) for row in rows.select(range(min(len(rows), MOST_RECORDS)))]
+    answers = [sample.record.turns[-1].text for sample in samples]
+    return HeldOut(samples, answers, batch_size=batch_size, max_new_tokens=MAX_NEW_TOKENS)
+
+
+def _train_both(config: TrainConfig, control_folder: Path) -> dict:
+    """Trains the model and its control, side by side where they do not share a GPU; the summary of the former."""
+    folder = Path(config.output_dir)
+    control = control_config(config, control_folder)
+    if torch.cuda.is_available():
+        summary = train(config)
+        gc.collect()
+        torch.cuda.empty_cache()
+    with _beside(control, folder) as process:
+        summary = summary if torch.cuda.is_available() else train(config)
+        console.print(f"waiting for the text-only control ({folder / 'text_only.log'})")
+        if process.wait() != 0:
+            raise ConfigError(f"the text-only control failed; its output is in {folder / 'text_only.log'}")
+    return summary
+
+
+def control_config(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The same run without the mask loss and without a report."""
+    supervision = {**config.attention_supervision, "mask_loss_weight": 0.0}
+    changes = {"output_dir": str(folder), "attention_supervision": supervision, "report": False}
+    return config.model_copy(update=changes)
+
+
+@contextmanager
+def _beside(config: TrainConfig, folder: Path) -> Iterator[subprocess.Popen]:
+    """Another training process, its output in a log file; ended when this one fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "text_only.yaml"
+    path.write_text(yaml.safe_dump(config.to_flat(), sort_keys=False))
+    with (folder / "text_only.log").open("w") as log:
+        command = [sys.executable, "-m", "swim", "train", "--config", str(path)]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+def _end_with_parent():
+    """Asks Linux to end this process with its parent, also when that is killed: two controls must never train into one folder."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a polite signal would let it save first
+
+
+def read_held_out(path: Path, settings: DataSettings) -> HeldOut:
+    """Reads the held-out records that the demo wrote; see swim.demo.clips for their keys."""
+    reader = SampleReader(settings)
+    held_out = HeldOut([], [])
+    for position, raw in enumerate(json.loads(path.read_text())):
+        other = raw["swap"]["object"]
+        variants = (
+            (held_out.asked, raw["conversations"], raw["annotation"]),
+            (held_out.swapped, raw["swap"]["conversations"], raw["annotation"]),
+            (held_out.other, raw["swap"]["conversations"], [raw["all_objects"][other]["annotation"]]),
+        )
+        for samples, conversations, annotation in variants:
+            record = {**raw, "conversations": conversations, "annotation": annotation}
+            samples.append(reader.read(parse_record(record, f"{path}, record {position}", path.parent)))
+        held_out.answers.append(strip_tags(raw["conversations"][-1]["value"])[0])
+    return held_out
+
+
+def evaluate(model_path: str, held_out: HeldOut, settings: DataSettings) -> Scores:
+    """Asks and scores one model."""
+    model, processor = load_for_inference(model_path)
+    collator, batch_size = SwimCollator(processor, model.config, settings), held_out.batch_size
+    answers = list(generate_answers(model, collator, held_out.asked, batch_size, held_out.max_new_tokens))
+    right = sum(given == expected for given, expected in zip(answers, held_out.answers))
+    swapped = score_grounding(model, collator, held_out.swapped, batch_size).pointing if held_out.swapped else None
+    return Scores(
+        grounding=score_grounding(model, collator, held_out.asked, batch_size),
+        pointing_swapped=swapped,
+        answers=answers,
+        accuracy=right / len(answers),
+        maps=mean_maps(model, collator, held_out.pictured),
+    )
+
+
+def summarise(scores: dict[str, Scores], summary: dict) -> dict[str, float]:
+    """The numbers of summary.json; losses and seconds are those of the supervised run."""
+    before, control, after = scores["before"], scores["text only"], scores["after"]
+    numbers = {
+        "pointing_before": before.grounding.pointing,
+        "pointing_after": after.grounding.pointing,
+        "pointing_text_only": control.grounding.pointing,
+        "pointing_swapped": after.pointing_swapped,
+        "inside_before": before.grounding.inside,
+        "inside_after": after.grounding.inside,
+        "inside_text_only": control.grounding.inside,
+        "chance": after.grounding.chance,
+        "accuracy_before": before.accuracy,
+        "accuracy": after.accuracy,
+        "accuracy_text_only": control.accuracy,
+        "perplexity_before": before.grounding.perplexity,
+        "perplexity": after.grounding.perplexity,
+        "perplexity_text_only": control.grounding.perplexity,
+        "text_loss": summary["text_loss"],
+        "mask_loss": summary["mask_loss"],
+        "train_seconds": summary["train_runtime"],
+    }
+    counts = {"pairs": after.grounding.pairs, "pairs_left_out": after.grounding.left_out, "steps": summary["steps"]}
+    return {**{name: round(value, 4) for name, value in numbers.items() if value is not None}, **counts}
+
+
+def _rows(numbers: dict) -> Iterator[tuple[str, ...]]:
+    """Of the tables: a score's name, and its value before training, of the control, and after."""
+    for name, suffix in (("pointing", "_after"), ("inside", "_after"), ("accuracy", ""), ("perplexity", "")):
+        told = {"accuracy": "answers right to the letter", "perplexity": "perplexity of the answers"}.get(name, name)
+        yield told, *(f"{numbers[name + ending]:.2f}" for ending in ("_before", "_text_only", suffix))
+    if "pointing_swapped" in numbers:
+        yield "pointing when another object is named", "", "", f"{numbers['pointing_swapped']:.2f}"
+    yield "pointing by chance", *[f"{numbers['chance']:.2f}"] * 3
+
+
+def as_markdown(numbers: dict, held_out: HeldOut, scores: dict[str, Scores], folder: Path) -> str:
+    """comparison.md: the table, the pictures and the first records with what the models answer."""
+    lines = [f"# {folder.name}: {len(held_out.asked)} held-out records", ""]
+    lines += ["| | before | text only | supervised |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in _rows(numbers)]
+    lines += ["", "![where the models look](attention.png)", "", "![the same, playing](overlay.webp)", ""]
+    lines += [
+        "![losses](loss.png)",
+        "",
+        "| question | answer | before | text only | supervised |",
+        "|---|---|---|---|---|",
+    ]
+    for number, sample in enumerate(held_out.asked[:TOLD_RECORDS]):
+        question = [turn.text for turn in sample.record.turns if turn.role == "user"][-1]
+        texts = [question, held_out.answers[number], *(score.answers[number] for score in scores.values())]
+        cells = (" ".join(text.replace("|", "\\|").replace("<", "&lt;").split()) for text in texts)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _phrase(sample: Sample) -> str:
+    return next(span.phrase for turn in sample.record.turns for span in turn.spans)
+
+
+def _print_table(numbers: dict, folder: Path):
+    table = Table(title="held-out records")
+    for column in ("", "before", "text only", "supervised"):
+        table.add_column(column)
+    for row in _rows(numbers):
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"pictures, numbers and answers: {folder}/comparison.md, summary.json")
