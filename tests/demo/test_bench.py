@@ -93,6 +93,9 @@ def test_conversations_name_their_objects_and_letters_follow_from_what_is_said()
                 letter = answer.rstrip(".")[-2]
                 option = next(line for line in question.splitlines() if line.startswith(f"({letter})"))
                 assert option[4:].removesuffix("it").strip() in answer
+            if question.startswith("Is there"):
+                assert answer.startswith("Yes" if "red circle" in question or "blue square" in question else "No")
+        assert phrases and not texts[0].startswith("<video>\nIs there")
 
 
 def test_whole_clips_are_asked_for_objects_that_are_there_and_that_are_not(held_out):

@@ -37,7 +37,7 @@ CHOICE = "The {} ({})"
 Kind = Literal["open", "lettered", "talking"]
 VIDEO = "<video>\n"
 _SPLITS = ("train", "held_out")
-LAYOUT_VERSION = 6  # raise it when the drawing or the layout changes, so that old folders are made again
+LAYOUT_VERSION = 7  # raise it when the drawing or the layout changes, so that old folders are made again
 _PARALLEL_FROM_CLIPS = 64  # below this, starting worker processes costs more than it saves
 
 

@@ -1,11 +1,9 @@
 """Conversations about a clip for a model that can talk: answers and descriptions in sentences, and Bench-Q's types."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from swim.data.tags import strip_tags
-from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Track, choices_about, description
+from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Track, choices_about, description, is_there
 from swim.prompts import LETTERS, bench_q_prompt
 
 ANSWER = "The {} is {}."
@@ -15,14 +13,20 @@ QUESTIONS = 3  # of a conversation: one look at the clip serves them all
 def talk_record(tracks: list[Track], video: str, rng: np.random.Generator) -> dict:
     """A record of QUESTIONS questions with their answers about objects drawn by lot.
 
-    A third asks for the pattern, a third for a description, a third is multiple choice with options in an order drawn by
-    lot; every second one of those asks for the pattern too.
+    As often each: the pattern, a description, multiple choice with options in an order drawn by lot (every second one of
+    them about the pattern). After the first question also about the whole clip, with no object named to look at: whether
+    there is such a one.
     """
     turns: list[str] = []
-    for _ in range(QUESTIONS):
+    for number in range(QUESTIONS):
         asked, other = (tracks[i] for i in rng.permutation(len(tracks))[:2])
-        kind = rng.integers(3)
-        turns += _told(asked) if kind == 0 else _described(asked, other) if kind == 1 else _chosen(asked, other, rng)
+        kind = rng.integers(3 if number == 0 else 4)
+        if kind == 3:
+            turns += is_there([track.phrase for track in tracks], rng.random() < 0.5, rng)
+        else:
+            turns += (
+                _told(asked) if kind == 0 else _described(asked, other) if kind == 1 else _chosen(asked, other, rng)
+            )
     speakers = ("human", "gpt") * QUESTIONS
     conversations = [{"from": speaker, "value": text} for speaker, text in zip(speakers, turns)]
     conversations[0]["value"] = "<video>\n" + conversations[0]["value"]
@@ -35,21 +39,18 @@ def talk_record(tracks: list[Track], video: str, rng: np.random.Generator) -> di
     }
 
 
-def _told(asked: Track) -> Iterator[str]:
-    yield WHAT_PATTERN.format(asked.tagged)
-    yield ANSWER.format(asked.tagged, asked.pattern)
+def _told(asked: Track) -> tuple[str, str]:
+    return WHAT_PATTERN.format(asked.tagged), ANSWER.format(asked.tagged, asked.pattern)
 
 
-def _described(asked: Track, other: Track) -> Iterator[str]:
-    yield DESCRIBE.format(asked.tagged)
-    yield description(asked, other)
+def _described(asked: Track, other: Track) -> tuple[str, str]:
+    return DESCRIBE.format(asked.tagged), description(asked, other)
 
 
-def _chosen(asked: Track, other: Track, rng: np.random.Generator) -> Iterator[str]:
+def _chosen(asked: Track, other: Track, rng: np.random.Generator) -> tuple[str, str]:
     """The answer's sentence comes first: the letter follows from it."""
     basic, *others = choices_about(asked, other)
     choice = basic if rng.random() < 0.5 else others[rng.integers(len(others))]
     options = [str(option) for option in rng.permutation(choice.choices)]
     letter = LETTERS[options.index(choice.answer)]
-    yield bench_q_prompt(choice.question, options)
-    yield f"{choice.sentence}: ({letter})."
+    return bench_q_prompt(choice.question, options), f"{choice.sentence}: ({letter})."
