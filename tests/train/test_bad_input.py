@@ -122,8 +122,17 @@ def test_the_command_line_itself():
         ({"yaml_text": "dataset: [{json_path: a}]"}, "dataset: unknown key; did you mean 'datasets'?"),
         (
             {"attn_implementation": "flash_attention_2"},
-            "flash_attention_2 cannot run here, no GPU is there; bash setup.sh --flash-attn installs it for a GPU, and "
+            "flash_attention_2 cannot run here, no GPU is there; bash setup.sh --flash-attn builds FlashAttention 2 for a "
+            "GPU; kernels-community/flash-attn2 is fetched ready-made from the hub (pip install kernels); "
             "--attn_implementation auto does without",
+        ),
+        (
+            {"attn_implementation.text_config": "flash_attention_3"},
+            "flash_attention_3 cannot run here, no GPU is there",
+        ),
+        (
+            {"attn_implementation.vison_config": "sdpa"},
+            "attn_implementation: no part 'vison_config'; expected text_config or vision_config",
         ),
         ({"change": video("no.mp4")}, "no.mp4; fix the record, or data_root (--video_root)"),
     ],

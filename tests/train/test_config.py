@@ -75,6 +75,14 @@ def test_shipped_configurations_load(path):
     assert load_config(path).output_dir.startswith("output/")
 
 
+def test_the_two_configurations_of_the_7b_train_the_same():
+    """They may differ in where the states are, and in nothing that changes the result."""
+    offloaded, on_gpus = (
+        load_config(REPOSITORY / f"run_scripts/configs/{name}.yaml") for name in ("sft_7b", "sft_7b_80gb")
+    )
+    assert differing_keys(offloaded.to_flat(), on_gpus.to_flat()) == ["deepspeed", "output_dir"]
+
+
 def test_resolved_configuration_reads_back(tmp_path):
     config = load_config(REPOSITORY / "run_scripts/configs/sft_demo.yaml", ["--lora.r", "4"])
     import yaml

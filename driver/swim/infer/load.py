@@ -5,10 +5,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from transformers import AutoProcessor
-from transformers.utils import is_flash_attn_2_available
 
 from swim.model_name import check_model_name
-from swim.models.load import load_weights
+from swim.models.load import best_attention, load_weights
 from swim.processes import processes
 
 
@@ -21,8 +20,8 @@ def load_for_inference(path: str | Path, device: torch.device | str | None = Non
     check_model_name(path)
     device = torch.device(device) if device is not None else processes().device
     on_gpu = device.type == "cuda"
-    attention = "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"
-    options = {"dtype": torch.bfloat16 if on_gpu else torch.float32, "attn_implementation": attention}
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    options = {"dtype": dtype, "attn_implementation": best_attention(device.type)}
     try:
         model = load_weights(path, **options)
         processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)

@@ -3,12 +3,19 @@
 import json
 from pathlib import Path
 
+import torch
 from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from swim.models.family import family_of
 
 ADAPTER_FILE = "adapter_config.json"
 SUPERVISION_FILE = "attention_supervision.json"
+HOPPER = 9  # compute capability of the GPUs that FlashAttention 3 is written for
+
+# An implementation of attention by name, for the whole model or for these parts of it.
+Attention = str | dict[str, str]
+ATTENTION_PARTS = ("text_config", "vision_config")
 
 
 def load_config(name: str | Path):
@@ -27,6 +34,20 @@ def load_weights(name: str | Path, **options) -> PreTrainedModel:
         return merge_adapter(name, **options)
     config = options.pop("config", None) or load_config(name)
     return family_of(config).model_class.from_pretrained(name, config=config, **options)
+
+
+def best_attention(device_type: str) -> Attention:
+    """The fastest attention that is installed for this machine: FlashAttention where there is a GPU, else SDPA.
+
+    FlashAttention 3 on a Hopper GPU is for the language model alone: on the short windows of a vision tower it is slow.
+    device_type: "cuda" or "cpu".
+    """
+    if device_type != "cuda":
+        return "sdpa"
+    two = "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
+    if is_flash_attn_3_available() and torch.cuda.get_device_capability()[0] == HOPPER:
+        return {"text_config": "flash_attention_3", "vision_config": two}
+    return two
 
 
 def is_adapter(folder: str | Path) -> bool:

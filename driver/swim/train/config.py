@@ -59,8 +59,11 @@ class TrainConfig(BaseModel):
         description="of the loaded weights (bf16 sets what training computes in); auto is bfloat16 under DeepSpeed with "
         "bf16, else float32",
     )
-    attn_implementation: str = Field(
-        "auto", description="auto is flash_attention_2 if it is installed and there is a GPU, else sdpa"
+    attn_implementation: str | dict[str, str] = Field(
+        "auto",
+        description="auto is FlashAttention where it is installed and there is a GPU (3 for the language model on a Hopper, "
+        "else 2), or sdpa; by part: {text_config: flash_attention_3, vision_config: flash_attention_2}; "
+        "kernels-community/flash-attn2 fetches a built kernel from the hub and needs pip install kernels",
     )
     fuse_elementwise: bool = Field(
         False,

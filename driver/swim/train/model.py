@@ -4,13 +4,19 @@ import torch
 from peft import LoraConfig
 from safetensors import SafetensorError
 from transformers import AutoProcessor
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from swim.models.family import family_of
-from swim.models.load import load_config, load_weights
+from swim.models.load import ATTENTION_PARTS, Attention, best_attention, load_config, load_weights
 from swim.models.supervision import AttentionSupervisionConfig
 from swim.train.config import ConfigError, LoraOptions, TrainConfig
 from swim.train.parameters import choose_parts
+
+_INSTALLED = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
+_REMEDY = (
+    "bash setup.sh --flash-attn builds FlashAttention 2 for a GPU; kernels-community/flash-attn2 is fetched ready-made from "
+    "the hub (pip install kernels); --attn_implementation auto does without"
+)
 
 
 def load_model(config: TrainConfig, bf16_deepspeed: bool):
@@ -47,17 +53,19 @@ def resolve_supervision(model_config, config: TrainConfig) -> dict:
     return supervision.to_dict()
 
 
-def attention_implementation(config: TrainConfig) -> str:
-    """By name; "auto" takes flash attention where it can run. Raises ConfigError where it is asked for and cannot."""
-    if config.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
-        why = "it is not installed" if torch.cuda.is_available() else "no GPU is there"
-        raise ConfigError(
-            f"attn_implementation: flash_attention_2 cannot run here, {why}; bash setup.sh --flash-attn installs it for a "
-            "GPU, and --attn_implementation auto does without"
-        )
-    if config.attn_implementation != "auto":
-        return config.attn_implementation
-    return "flash_attention_2" if torch.cuda.is_available() and is_flash_attn_2_available() else "sdpa"
+def attention_implementation(config: TrainConfig) -> Attention:
+    """As `from_pretrained` takes it. Raises ConfigError for what cannot run here, and for a part that no model has."""
+    asked = config.attn_implementation
+    if asked == "auto":
+        return best_attention("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(asked, dict) and not set(asked) <= set(ATTENTION_PARTS):
+        unknown = sorted(set(asked) - set(ATTENTION_PARTS))[0]
+        raise ConfigError(f"attn_implementation: no part {unknown!r}; expected {' or '.join(ATTENTION_PARTS)}")
+    for name in asked.values() if isinstance(asked, dict) else [asked]:
+        if name in _INSTALLED and not _INSTALLED[name]():
+            why = "it is not installed" if torch.cuda.is_available() else "no GPU is there"
+            raise ConfigError(f"attn_implementation: {name} cannot run here, {why}; {_REMEDY}")
+    return asked
 
 
 def lora_config(options: LoraOptions | None, model) -> LoraConfig | None:
