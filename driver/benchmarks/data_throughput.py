@@ -12,6 +12,9 @@ plain   what Qwen2.5-VL's documentation shows: qwen-vl-utils' fetch_video (decor
         pycocotools for every annotated mask, resized to the grid. No labels, no supervision tensors. decord's fps is left
         out of the call: transformers 5.23 refuses what fetch_video returns
 
+Besides, what each reader of `video_reader` takes for the same 32 frames, opening included, its pixels compared with ours
+(torchcodec where it finds an FFmpeg).
+
 One process, one thread. Seconds are the process's CPU time, which other programs disturb least; medians over clips and
 repeats. The table's stages are timed one by one beside the whole; `rest` is what the whole takes beyond their sum.
 
@@ -38,6 +41,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import av  # noqa: E402
 import decord  # noqa: E402
+import numpy as np  # noqa: E402
 import qwen_vl_utils.vision_process as qwen  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402
@@ -54,10 +58,12 @@ from swim.prompts import SYSTEM_PROMPT  # noqa: E402
 from swim.video.clip import VisualBudget, resize_frame  # noqa: E402
 from swim.video.decoder import VideoFile  # noqa: E402
 from swim.video.patches import with_fast_patches  # noqa: E402
+from swim.video.readers import READERS, NoReader, check_reader, open_video  # noqa: E402
 
 BUDGET = VisualBudget()
 KEY_INTERVALS = (250, 30)
 GOAL = 3.0
+COLOUR_ROUNDING = 4  # of 255: libraries round yuv to rgb in their own ways
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -188,6 +194,36 @@ def measure(collator: SwimCollator, processor, rows: list[dict], repeats: int) -
     return result | {"ratio": round(result["plain"]["seconds"] / result["swim"]["seconds"], 3)}
 
 
+def measure_readers(collator: SwimCollator, rows: list[dict], repeats: int) -> dict[str, float]:
+    """Median seconds of a clip's sampled frames by each reader that works here, in turns. Raises ValueError where one gives
+    another picture than ours."""
+    names = [name for name in READERS if works(name)]
+    records = [row_record(row) for row in rows]
+    chosen = [collator.reader.read(record).clip.numbers for record in records]
+    noted = defaultdict(list)
+    for repeat in range(repeats + 1):
+        for record, numbers in zip(records, chosen):
+            ours: dict[int, np.ndarray] = {}
+            for name in names:
+                watch = Stopwatch()
+                with watch("reading"), open_video(Path(record.path), str(record.path), name) as file:
+                    found = dict(file.frames(numbers))
+                noted[name] += [watch.seconds["reading"]] if repeat else []
+                ours = ours or found
+                differing = [n for n in numbers if np.abs(found[n].astype(int) - ours[n]).max() > COLOUR_ROUNDING]
+                if differing:
+                    raise ValueError(f"{name} gives other frames of {record.path}: {differing}")
+    return {name: round(statistics.median(values), 4) for name, values in noted.items()}
+
+
+def works(reader: str) -> bool:
+    try:
+        check_reader(reader)
+    except NoReader:
+        return False
+    return True
+
+
 def summarise(samples: list[dict[str, float]]) -> dict:
     stages = {stage: round(statistics.median(s[stage] for s in samples), 4) for stage in samples[0]}
     seconds = stages.pop("whole")
@@ -204,6 +240,9 @@ def print_table(key_interval: int, result: dict):
         other = straight["stages"].get(stage)
         print(f"  {stage:<14}{seconds:8.3f}" + (f"{other:8.3f}" if other is not None else "  (decode)"))
     print(f"  {'whole':<14}{swim['seconds']:8.3f}{straight['seconds']:8.3f}   ratio {result['ratio']}")
+    readers = result["readers"]
+    told = (f"{name} {seconds:.3f} ({seconds / readers['pyav']:.2f})" for name, seconds in readers.items())
+    print(f"  reading the frames alone: {', '.join(told)}")
     print(f"  samples a second and core: {swim['samples_per_second']}", flush=True)
 
 
@@ -231,7 +270,9 @@ def main():
             for number, path in enumerate(paths):
                 draw_clip(path, number, interval)
             bits = sum(path.stat().st_size for path in paths) * 8 / len(paths)
-            results[interval] = measure(collator, processor, [make_row(path) for path in paths], options.repeats)
+            rows = [make_row(path) for path in paths]
+            results[interval] = measure(collator, processor, rows, options.repeats)
+            results[interval]["readers"] = measure_readers(collator, rows, options.repeats)
             results[interval]["mbit_per_second"] = round(bits / 1e6 / (FRAMES / FPS), 2)
             print_table(interval, results[interval])
     rate = results[KEY_INTERVALS[0]]["swim"]["samples_per_second"]

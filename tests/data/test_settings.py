@@ -20,9 +20,10 @@ SETTINGS = DataSettings(
     mask_resolution=2,
     max_length=500,
     released_timing=True,
+    video_reader="decord",
 )
 FLAT = {"max_frames": 4, "min_pixels": 784, "max_pixels": 28224, "total_pixels": 10**6, "fps": 2.5, "max_length": 500}
-FLAT |= {"system_prompt": "Describe the 狗.", "mask_resolution": 2, "released_timing": True}
+FLAT |= {"system_prompt": "Describe the 狗.", "mask_resolution": 2, "released_timing": True, "video_reader": "decord"}
 
 
 def test_what_is_written_is_found_again(tmp_path):

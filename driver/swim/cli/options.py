@@ -4,6 +4,8 @@ import argparse
 
 from swim.model_name import DEMO_MODEL
 
+READERS = ("pyav", "decord", "torchcodec")  # swim.video.readers', which would import them
+
 
 def add_root_options(parser: argparse.ArgumentParser, what: str = "the records' videos are", required: bool = False):
     """--video_root and --untrusted, for `root_of`."""
@@ -25,6 +27,7 @@ def add_data_options(parser: argparse.ArgumentParser):
     parser.add_argument("--max_pixels", type=int, help=f"maximum pixels of a resized frame {trained}")
     parser.add_argument("--total_pixels", type=int, help=f"maximum pixels of all frames together {trained}")
     parser.add_argument("--system_prompt", help=f"system prompt of the conversation {trained}")
+    parser.add_argument("--video_reader", choices=READERS, help=f"library that reads video files {trained}")
     parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
 
 

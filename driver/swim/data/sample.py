@@ -111,7 +111,9 @@ class SampleReader:
         Every mask within the file is decoded and must fit. Raises DataError naming the record.
         """
         try:
-            read = partial(read_header, record.path, self._limits(max_tokens), folder_fps=record.fps or FOLDER_FPS)
+            folder_fps, reader = record.fps or FOLDER_FPS, self.settings.video_reader
+            limits = self._limits(max_tokens)
+            read = partial(read_header, record.path, limits, folder_fps=folder_fps, reader=reader)
             header = self._patiently(record, read)
             used = [rle for frames in record.instances for number, rle in frames.items() if number < header.total]
             found = [decode_mask(rle, header.height, header.width).any() for rle in used]
@@ -178,7 +180,8 @@ class SampleReader:
             self._cache.move_to_end(key)
             return self._cache[key]
         folder_fps = record.fps or FOLDER_FPS
-        read = partial(read_clip, record.path, self._limits(max_tokens), annotated, folder_fps=folder_fps)
+        limits, reader = self._limits(max_tokens), self.settings.video_reader
+        read = partial(read_clip, record.path, limits, annotated, folder_fps=folder_fps, reader=reader)
         clip = self._patiently(record, read)
         limit = self.settings.cache_gb * 1e9
         if clip.frames.nbytes <= limit:

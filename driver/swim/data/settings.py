@@ -13,6 +13,7 @@ from swim.errors import DataError
 from swim.files import decode_text, read_file, write_atomically
 from swim.prompts import SYSTEM_PROMPT
 from swim.video.clip import VisualBudget
+from swim.video.readers import Reader
 
 READING_FILE = "reading_settings.json"
 _ADAPTER_FILE = "adapter_config.json"
@@ -32,6 +33,7 @@ class DataSettings:
     max_length: tokens of a sample; longer ones get fewer pixels and frames.
     released_timing: a temporal step lasts 1 s whatever the clip's rate, as in the released code.
     time_limit_s: for reading one video.
+    video_reader: the library that reads video files, see `swim.video.readers`.
     """
 
     budget: VisualBudget = field(default_factory=VisualBudget)
@@ -42,6 +44,7 @@ class DataSettings:
     max_length: int | None = None
     released_timing: bool = False
     time_limit_s: float = 60.0
+    video_reader: Reader = "pyav"
 
 
 class _Reading(BaseModel):
@@ -57,6 +60,7 @@ class _Reading(BaseModel):
     max_length: int | None = Field(None, ge=1)
     mask_resolution: int = Field(1, ge=1)
     released_timing: bool = False
+    video_reader: Reader = "pyav"
 
     def settings(self) -> DataSettings:
         values = self.model_dump()
@@ -91,6 +95,7 @@ def describe_reading(settings: DataSettings) -> str:
     parts += [] if budget.fps is None else [f"{budget.fps:g} frames a second"]
     parts += [] if settings.max_length is None else [f"{settings.max_length:,} tokens"]
     parts += ["steps of 1 s"] if settings.released_timing else []
+    parts += [f"files read by {settings.video_reader}"] if settings.video_reader != "pyav" else []
     prompt = settings.system_prompt
     return ", ".join([*parts, f"system prompt {prompt if len(prompt) <= 40 else prompt[:37] + '...'!r}"])
 

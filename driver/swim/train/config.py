@@ -19,6 +19,7 @@ from swim.files import decode_text
 from swim.prompts import SYSTEM_PROMPT
 from swim.train.arguments import ALIASES, FIXED, OTHER_NAMES, check_arguments, known_arguments, rename
 from swim.video.clip import VisualBudget
+from swim.video.readers import Reader
 
 Part = Literal["language_model", "merger", "visual"]
 
@@ -93,6 +94,11 @@ class TrainConfig(BaseModel):
     released_timing: bool = Field(
         False, description="a temporal step lasts 1 s whatever the video's rate, as in the released code"
     )
+    video_reader: Reader = Field(
+        "pyav",
+        description="library that reads video files: pyav (exact), decord as in the paper's code, or torchcodec, which needs "
+        "FFmpeg; of some files the last two give other frames than they are asked for (docs/data.md)",
+    )
     decode_time_limit_s: float = Field(60.0, gt=0, description="time limit for reading one video, in seconds")
     on_bad_record: Literal["fail", "skip"] = Field(
         "fail", description="skip leaves a bad record's place empty and lists it in skipped.jsonl"
@@ -157,6 +163,7 @@ class TrainConfig(BaseModel):
             max_length=self.max_length,
             released_timing=self.released_timing,
             time_limit_s=self.decode_time_limit_s,
+            video_reader=self.video_reader,
         )
 
     @property

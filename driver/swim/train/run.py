@@ -41,6 +41,7 @@ from swim.train.trainer import LOGGED, LogShortRuns, SaveSettings, SwimTrainer
 from swim.train.unpickling import listed_classes_only
 from swim.train.watch import TensorBoard, keep_wandb_run
 from swim.train.worker_notes import WorkerNotes
+from swim.video.readers import NoReader, check_reader
 
 console = Console(soft_wrap=True)
 
@@ -125,6 +126,10 @@ def _check_inputs(config: TrainConfig):
     except NoModel as error:
         raise ConfigError(f"model_name_or_path: {error}") from None
     attention_implementation(config)
+    try:
+        check_reader(config.video_reader)
+    except NoReader as error:
+        raise ConfigError(f"video_reader: {error}") from None
     try:
         AttentionSupervisionConfig.from_dict(config.attention_supervision)
     except ValueError as error:

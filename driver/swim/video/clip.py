@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from swim.errors import DataError, Reason
 from swim.video.frames import frame_limit, sample_frames
+from swim.video.readers import Reader
 from swim.video.sources import FOLDER_FPS, describe_source, open_source
 
 Result = TypeVar("Result")
@@ -125,6 +126,7 @@ def read_clip(
     *,
     folder_fps: float = FOLDER_FPS,
     time_limit_s: float = 60.0,
+    reader: Reader = "pyav",
 ) -> Clip:
     """Samples, decodes and resizes the frames of a source; an image is a clip of one frame.
 
@@ -134,6 +136,7 @@ def read_clip(
     annotated: frame numbers to keep (training only: elsewhere they would tell where the object is).
     folder_fps: the rate of folders, lists and arrays, which carry none.
     time_limit_s: for everything together.
+    reader: the library that reads video files.
 
     Raises DataError naming the source, by reason: MISSING, UNREADABLE (broken, cut off, no picture in it), TIMEOUT,
     TOO_LONG (not even two smallest frames fit max_tokens); TypeError for what can be no source.
@@ -141,7 +144,7 @@ def read_clip(
 
     def read() -> Clip:
         end = time.monotonic() + time_limit_s
-        with open_source(source, folder_fps, time_limit_s) as opened:
+        with open_source(source, folder_fps, time_limit_s, reader) as opened:
             numbers = sample_frames(opened.total, _frame_count(opened, limits), annotated)
             frames, height, width = _resized(opened.frames(numbers), numbers, limits, end)
             return Clip(frames, numbers, opened.total, opened.fps, height, width)
@@ -170,11 +173,12 @@ def read_header(
     *,
     folder_fps: float = FOLDER_FPS,
     time_limit_s: float = 60.0,
+    reader: Reader = "pyav",
 ) -> Header:
     """The source's header, from its index and first frame. Arguments and errors are those of `read_clip`."""
 
     def read() -> Header:
-        with open_source(source, folder_fps, time_limit_s) as opened:
+        with open_source(source, folder_fps, time_limit_s, reader) as opened:
             _, frame = next(opened.frames([0]))
             height, width = frame.shape[:2]
             count = _frame_count(opened, limits)

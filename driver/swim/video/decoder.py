@@ -100,7 +100,7 @@ class VideoFile:
             raise DataError(f"unreadable video {self.name}: {problem}", reason=reason) from None
 
     def _open(self):
-        _refuse_picture(self.path)
+        refuse_picture(self.path)
         # with "file:" a name such as "a:b.mp4" is no protocol's
         options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
         try:
@@ -256,7 +256,8 @@ def _preference(stream) -> int:
     return codec.width * codec.height + _DEFAULT_BONUS_PX * bool(stream.disposition & av.stream.Disposition.default)
 
 
-def _refuse_picture(path: Path):
+def refuse_picture(path: Path):
+    """Raises ValueError for a HEIF picture, which passes for an mp4."""
     with path.open("rb") as file:
         beginning = file.read(12)
     if beginning[4:8] == b"ftyp" and beginning[8:12] in _PICTURE_BRANDS:

@@ -27,6 +27,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from swim.errors import DataError, Reason
 from swim.video.decoder import VideoFile
+from swim.video.readers import OtherFile, Reader, open_video
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 _ANIMATED = ("WEBP", "PNG", "AVIF")  # GIF is a video anyway; the further pictures of a JPEG or TIFF are no frames
@@ -164,13 +165,16 @@ def _duration_s(image: Image.Image) -> float:
     return float(image.info.get("duration") or 0) / 1000
 
 
+Opened = VideoFile | OtherFile | Animation | Pictures
+
+
 @contextmanager
 def open_source(
-    source, folder_fps: float = FOLDER_FPS, limit_s: float = 60.0
-) -> Iterator[VideoFile | Animation | Pictures]:
+    source, folder_fps: float = FOLDER_FPS, limit_s: float = 60.0, reader: Reader = "pyav"
+) -> Iterator[Opened]:
     """The frames of a video file, frame folder, list of frames, image, URL, data URI, PIL image, array or tensor.
 
-    folder_fps: the rate of frames that are pictures of their own. limit_s: for each fetch of a URL.
+    folder_fps: the rate of frames that are pictures of their own. limit_s: for each fetch of a URL. reader: of video files.
     Raises DataError (MISSING, UNREADABLE, TIMEOUT) naming the source, TypeError for what can be no source.
     """
     name = describe_source(source)
@@ -188,7 +192,7 @@ def open_source(
             elif _holds_image(path) if fetched else is_image_source(path):
                 yield Animation(path, name) if is_animation(path) else Pictures([path], name, folder_fps, limit_s)
             else:
-                with VideoFile(path, name) as video:
+                with open_video(path, name, reader) as video:
                     yield video
     else:
         raise TypeError(

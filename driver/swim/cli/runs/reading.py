@@ -8,6 +8,7 @@ from pathlib import Path
 from swim.data.settings import READING_FILE, DataSettings, describe_reading, find_reading
 from swim.model_name import check_model_name
 from swim.processes import processes
+from swim.video.readers import check_reader
 
 
 def data_settings(options: argparse.Namespace) -> DataSettings:
@@ -23,9 +24,10 @@ def data_settings(options: argparse.Namespace) -> DataSettings:
     for model in local:
         check_model_name(model)
     found = next((reading for model in local if (reading := find_reading(model)) is not None), None)
-    names = ("max_frames", "fps", "min_pixels", "max_pixels", "total_pixels", "system_prompt")
+    names = ("max_frames", "fps", "min_pixels", "max_pixels", "total_pixels", "system_prompt", "video_reader")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     given |= {"released_timing": True} if options.released_timing else {}
+    check_reader(given.get("video_reader", "pyav"))
     settings = _with_given(DataSettings() if found is None else found[0], dict(given))
     _say(f"videos are read with {describe_reading(settings)}; {_origin(models, found, list(given))}")
     return settings
@@ -34,11 +36,13 @@ def data_settings(options: argparse.Namespace) -> DataSettings:
 def _with_given(base: DataSettings, given: dict) -> DataSettings:
     system_prompt = given.pop("system_prompt", base.system_prompt)
     released_timing = given.pop("released_timing", base.released_timing)
+    video_reader = given.pop("video_reader", base.video_reader)
     return replace(
         base,
         budget=replace(base.budget, **given),
         system_prompt=system_prompt,
         released_timing=released_timing,
+        video_reader=video_reader,
         keep_annotated_frames=False,
         cache_gb=0.0,
     )
