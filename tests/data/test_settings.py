@@ -95,7 +95,7 @@ def test_a_file_that_does_not_fit_is_named(tmp_path, name):
 def test_the_line_for_people():
     assert describe_reading(SETTINGS) == (
         "at most 4 frames of 784 to 28,224 px, 1,000,000 px in all, 2.5 frames a second, 500 tokens, steps of 1 s, "
-        "system prompt 'Describe the 狗.'"
+        "files read by decord, system prompt 'Describe the 狗.'"
     )
 
 

@@ -1,6 +1,7 @@
 """What a run says of itself: log entries, curves, estimates and the last page."""
 
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -9,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 
 from swim.train.checkpoints import Checkpoints
 from swim.train.config import ConfigError
 from swim.train.estimate import Parallelism, estimate
 from swim.train.run import train
-from swim.train.watch import StepClock, keep_wandb_run
+from swim.train.watch import StepClock, keep_wandb_run, most_of_ranks
 
 from .conftest import SHARING, log_entries
-from .processes import run_through
+from .processes import free_port, run_through
 
 
 def without_masks(records: list[dict], every: int) -> list[dict]:
@@ -42,6 +44,20 @@ def test_the_log_tells_throughput_step_time_memory_and_supervision(configure, de
     assert entry["tokens_per_second"] * seconds == pytest.approx(18 * 107, rel=0.05)
     assert entry["supervised_share"] == 0.5
     assert 0.1 < entry["peak_memory_gb"] < 20
+
+
+def test_what_is_logged_of_all_ranks_is_of_the_one_that_has_most():
+    """A rank that waits for its data makes the others wait for it, and only its own clock says so."""
+    context, port = multiprocessing.get_context("spawn"), free_port()
+    with context.Pool(2) as pool:
+        found = pool.starmap(_most_of_two, [(rank, port) for rank in (0, 1)], chunksize=1)
+    assert found == [[4.0, 3.0], [4.0, 3.0]]
+
+
+def _most_of_two(rank: int, port: int) -> list[float]:
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update(shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    return most_of_ranks(Accelerator(cpu=True), *((1.0, 3.0) if rank else (4.0, 0.5)))
 
 
 def test_the_clock_tells_waiting_computing_and_updating_apart():

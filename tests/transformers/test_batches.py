@@ -120,3 +120,17 @@ def test_bf16_stays_near_float32(preset, way):
         sides = (gradients_of(model, found.loss), gradients_of(reference, expected.loss))
         ours, theirs = (torch.cat([g.flatten().float() for g in side.values() if g is not None]) for side in sides)
         assert float(torch.nn.functional.cosine_similarity(ours, theirs, dim=0)) > 0.9
+
+
+@pytest.mark.parametrize("specs, padded", [(ALIKE, False), (KINDS, True)])
+def test_only_a_padded_batch_keeps_its_attention_mask(specs, padded):
+    """A mask of ones says nothing, and asking it whether it does makes every forward wait for the GPU."""
+    batch, model, seen = make_batch(specs), make_model(), []
+    model.model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    outputs = model(**batch)
+    assert (seen[0] is not None) == padded
+    if not padded:
+        without = model(**{name: value for name, value in batch.items() if name != "attention_mask"})
+        assert torch.equal(outputs.loss, without.loss) and torch.equal(outputs.attention_maps, without.attention_maps)

@@ -11,7 +11,7 @@ from trl import SFTTrainer
 from swim.models.supervision import GROUNDING_SUMS
 from swim.train.resumable import ResumableTrainer
 from swim.train.skipping import COUNTS, SkippedRecords
-from swim.train.watch import peak_memory_bytes
+from swim.train.watch import most_of_ranks, peak_memory_bytes
 
 # What is summed over micro-steps between two log lines, in this order.
 _SUMS = (
@@ -38,7 +38,7 @@ class SwimTrainer(ResumableTrainer, SFTTrainer):
     collator also the run's skipped_records, resized_masks, frames_past_end and stray_placeholders so far, those
     that are not 0.
     supervised_share: of the samples; tokens_per_second and samples_per_second of all processes; data_s, compute_s,
-    optimizer_s: a step's seconds, see StepClock; peak_memory_gb of the process that needs most.
+    optimizer_s: a step's seconds, see StepClock, data_s those of the rank that waits longest for its data; peak_memory_gb of the process that needs most.
     """
 
     _tag_names = ["swim", "trl", "sft"]
@@ -129,16 +129,19 @@ class SwimTrainer(ResumableTrainer, SFTTrainer):
         return {**summarise(totals), **(self._speed(totals) if mode == "train" else {})}
 
     def _speed(self, totals: dict[str, float]) -> dict[str, float]:
-        """Throughput of all ranks, this rank's step time by part, and the peak memory of the fullest rank."""
+        """Throughput of all ranks, this rank's step time by part, and the peak memory of the fullest rank.
+
+        data_s is of the rank that waits longest for its data: the others spend that time waiting for it, in compute_s.
+        """
         seconds = self.clock.seconds()
         self.clock.restart()
         micro_steps = totals["micro_steps"] / self.accelerator.num_processes
         steps = micro_steps / self.args.gradient_accumulation_steps
-        peak = torch.tensor(float(peak_memory_bytes()), device=self.args.device)
+        peak, data = most_of_ranks(self.accelerator, float(peak_memory_bytes()), seconds["data"])
         return {
             **{f"{name}_per_second": totals[name] / sum(seconds.values()) for name in ("tokens", "samples")},
-            **{f"{part}_s": spent / steps for part, spent in seconds.items()},
-            "peak_memory_gb": self.accelerator.gather(peak).max().item() / 1e9,
+            **{f"{part}_s": spent / steps for part, spent in {**seconds, "data": data}.items()},
+            "peak_memory_gb": peak / 1e9,
         }
 
     def _add_met(self) -> dict[str, int]:

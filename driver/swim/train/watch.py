@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
@@ -108,6 +109,11 @@ def peak_memory_bytes() -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def most_of_ranks(accelerator: Accelerator, *values: float) -> list[float]:
+    """Of each value the largest of all processes, which all have to ask, in float32."""
+    return accelerator.gather(torch.tensor([values], device=accelerator.device)).amax(0).tolist()
 
 
 class TensorBoard(TensorBoardCallback):

@@ -128,7 +128,7 @@ def supervised_forward(
         )
     outputs = model.model(
         input_ids=input_ids,
-        attention_mask=attention_mask,
+        attention_mask=attention_mask if plan.padded else None,  # asking the mask itself would wait for the GPU
         position_ids=position_ids,
         image_grid_thw=image_grid_thw,
         video_grid_thw=video_grid_thw,

@@ -35,6 +35,7 @@ class SupervisionPlan:
     pairs: bool[B, Q, T], the (token, step) pairs that count.
     pair_count: the number of pairs that count.
     resolution: r, the mask cells per grid cell and side.
+    padded: whether the batch has padding.
     label_positions: int64[P] into the flattened B * S positions, those that predict a labelled token.
     label_ids: int64[P], the labelled tokens.
     image_grids: [T, H, W] of each image before merging.
@@ -48,6 +49,7 @@ class SupervisionPlan:
     pairs: torch.Tensor
     pair_count: int
     resolution: int
+    padded: bool
     label_positions: torch.Tensor
     label_ids: torch.Tensor
     image_grids: list[list[int]]
@@ -115,6 +117,7 @@ def plan_supervision(
         pairs=place(pairs),
         pair_count=int(pairs.sum()),
         resolution=_mask_resolution(supervision.ins_masks.shape, all_grids, steps) if row_count else 1,
+        padded=not bool(host["real"].all()),
         label_positions=place(predicting),
         label_ids=place(host["labels"].flatten().roll(-1)[predicting]),
         image_grids=host["image_grids"].tolist(),
