@@ -64,7 +64,7 @@ def libraries(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize("reader", EXCEPTIONS)
 def test_which_files_a_reader_reads_right(reader, libraries, tmp_path):
     if reader == "torchcodec" and find_spec("torchcodec") is None:
-        pytest.skip("torchcodec is not installed")
+        pytest.skip("torchcodec is not installed")  # set-up leaves it out: qwen-vl-utils would use it unasked
     # in a process of its own, with an end: decord may hang, and FFmpeg's libraries are found when a process starts
     command = [sys.executable, "-m", "tests.video.test_readers", reader, str(tmp_path)]
     root = Path(__file__).resolve().parents[2]

@@ -115,7 +115,7 @@ def _train_and_report(config: TrainConfig):
     runs = {"supervised": read_state(folder).log_history, "text only": read_state(control_folder).log_history}
     plot_curves(folder / "loss.png", runs, ("text_loss", "mask_loss", "pointing"))
     numbers: dict = summarise(scores, summary)
-    if config.demo.language_model is not None:
+    if config.demo.language_model is not None and is_demo_data(config):
         named = dict(zip(("before", "text_only", "supervised"), models.values()))
         numbers |= yardsticks(named, config, folder)
     (folder / "comparison.md").write_text(as_markdown(numbers, held_out, scores, folder))
@@ -146,7 +146,7 @@ def read_annotated(config: TrainConfig) -> HeldOut:
 def _train_both(config: TrainConfig, control_folder: Path) -> dict:
     """Trains the model and its control, side by side where they do not share a GPU; the summary of the former."""
     folder = Path(config.output_dir)
-    control = control_config(config, control_folder)
+    control, threads = control_config(config, control_folder), torch.get_num_threads()
     if torch.cuda.is_available():
         summary = train(config)
         gc.collect()
@@ -156,6 +156,7 @@ def _train_both(config: TrainConfig, control_folder: Path) -> dict:
         console.print(f"waiting for the text-only control ({folder / 'text_only.log'})")
         if process.wait() != 0:
             raise ConfigError(f"the text-only control failed; its output is in {folder / 'text_only.log'}")
+    torch.set_num_threads(threads)  # cpu_threads left the other cores to the control
     return summary
 
 
