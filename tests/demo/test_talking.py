@@ -1,10 +1,13 @@
 """The talking model: on text it is the language model that it was made from."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoProcessor
 
+from swim.cli import demo
 from swim.cli.runs.demo_defaults import DEMO_CONFIG, with_demo_inputs
 from swim.demo.shapes import COLOURS, PATTERNS, ClipSettings, draw_scene, render
 from swim.demo.talking import GGUF_FILE, NoLanguageModel, build_talking_model, gguf_folder
@@ -76,3 +79,18 @@ def nearest(model, processor, feature: torch.Tensor, words: list[str]) -> str:
     embeddings = model.model.language_model.embed_tokens(ids)
     mean = embeddings.mean(0)
     return words[int(torch.cosine_similarity(embeddings - mean, (feature - mean)[None]).argmax())]
+
+
+def test_the_command_says_what_is_missing_before_it_draws(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("swim.demo.talking.PACKAGE", "no_such_package")
+    assert demo.main(["--output", str(tmp_path / "d"), "--language_model", "smollm2"]) == 2
+    assert "error: the talking model needs the packages" in capsys.readouterr().err and not (tmp_path / "d").exists()
+
+
+@pytest.mark.slow
+def test_the_command_makes_conversations_and_their_model(tmp_path):
+    options = ["--train_clips", "2", "--held_out_clips", "1", "--language_model", "smollm2", "--workers", "1"]
+    assert demo.main(["--output", str(tmp_path), *options]) == 0
+    records = json.loads((tmp_path / "train.json").read_text())
+    assert [len(record["conversations"]) for record in records] == [6, 6]
+    assert load_weights(tmp_path / "model").config.text_config.num_hidden_layers == 30

@@ -5,7 +5,8 @@ The objects of a clip have different colours, so that a phrase such as "red circ
     swim demo --output output/demo_data --train_clips 1000 --held_out_clips 100 --seed 0
 
 The folder then holds ``train.json`` and ``held_out.json`` (NL-Refer records), ``train.yaml`` and ``held_out.yaml``
-(data configurations), ``clips/<split>/*.mp4`` and, written last, ``manifest.json``.
+(data configurations), ``clips/<split>/*.mp4`` and, written last, ``manifest.json``. With ``--language_model`` the records
+are conversations in sentences, and ``model/`` is the untrained model that can hold them.
 """
 
 import argparse
@@ -29,16 +30,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--train_clips", type=int, default=1000, help="clips to train on")
     parser.add_argument("--held_out_clips", type=int, default=100, help="clips to score on")
     parser.add_argument("--seed", type=int, default=0, help="decides what is drawn")
+    parser.add_argument(
+        "--language_model",
+        choices=["smollm2"],
+        help="conversations and a model that can talk (default: questions, no model)",
+    )
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     for field in fields(ClipSettings):
         read = _switch if field.type is bool else field.type
         parser.add_argument(f"--{field.name}", type=read, default=field.default, help=field.metadata["help"])
     args = parser.parse_args(arguments)
     from swim.demo.clips import make_demo_data
+    from swim.demo.talking import build_talking_model, gguf_folder
 
+    talks = args.language_model is not None
     try:
+        if talks:
+            gguf_folder()  # before minutes of drawing
         settings = ClipSettings(**{field.name: getattr(args, field.name) for field in fields(ClipSettings)})
-        data = make_demo_data(args.output, args.train_clips, args.held_out_clips, args.seed, settings, args.workers)
+        counts = (args.train_clips, args.held_out_clips)
+        data = make_demo_data(args.output, *counts, args.seed, settings, args.workers, "talking" if talks else "open")
+        if talks:
+            print(build_talking_model(data.data_root / "model", args.seed))
     except (RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
