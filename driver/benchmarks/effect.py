@@ -42,8 +42,8 @@ import transformers
 import yaml
 from tqdm import tqdm
 
-from swim.cli.runs.comparison import evaluate, read_held_out
 from swim.cli.runs.demo_defaults import demo_benches
+from swim.cli.runs.held_out import evaluate, read_held_out
 from swim.data.bench import parse_bench_d, parse_bench_q
 from swim.data.tags import strip_tags
 from swim.demo.facts import Track

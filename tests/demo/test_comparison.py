@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from swim.cli.runs.comparison import read_held_out, train_and_report
+from swim.cli.runs.comparison import train_and_report
 from swim.cli.runs.demo_defaults import DEMO_CONFIG, with_demo_inputs
+from swim.cli.runs.held_out import read_held_out
 from swim.cli.runs.yardsticks import yardsticks
 from swim.demo.inputs import make_demo_inputs
 from swim.demo.model import build_tiny_model
+from swim.errors import DataError
 from swim.train.config import ConfigError, load_config
 
 DEMO_YAML = Path(__file__).resolve().parents[2] / "run_scripts/configs/sft_demo.yaml"
@@ -80,6 +82,13 @@ def test_ones_own_records_are_reported_on(config, demo_data, tmp_path):
     ):
         train_and_report(config)
     assert not (tmp_path / "run" / "finished.json").exists()
+    untagged = json.loads(demo_data.held_out_json.read_text().replace("<ins>", "").replace("</ins>", ""))
+    (tmp_path / "untagged.json").write_text(json.dumps(untagged))
+    config.eval_grounding, config.eval_root = str(tmp_path / "untagged.json"), str(demo_data.data_root)
+    with pytest.raises(DataError, match="untagged.json, record 0 .*: 1 annotated instances but no <ins> tag"):
+        train_and_report(config)
+    assert not (tmp_path / "run" / "finished.json").exists()
+    config.eval_root = None
     records = json.loads(demo_data.held_out_json.read_text())
     for record in records:
         record["conversations"][0]["value"] += " | <b>"

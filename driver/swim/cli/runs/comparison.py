@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,76 +17,27 @@ from rich.table import Table
 
 from swim.attention.animation import animate_maps
 from swim.attention.figure import show_maps
-from swim.attention.grounding import GroundingScores, mean_maps, score_grounding
 from swim.cli.runs.demo_defaults import is_demo_data
+from swim.cli.runs.held_out import HeldOut, Scores, evaluate, phrase_of, read_annotated, read_held_out
 from swim.cli.runs.yardsticks import yardsticks
-from swim.data.collator import SwimCollator
-from swim.data.mixture import load_annotated
-from swim.data.records import parse_record
-from swim.data.sample import Sample, SampleReader
-from swim.data.settings import DataSettings
-from swim.data.tags import strip_tags
 from swim.demo.inputs import make_demo_inputs
-from swim.infer.generate import generate_answers
-from swim.infer.load import load_for_inference
 from swim.lock import alone_in
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.report import plot_curves
 from swim.train.run import train
 from swim.train.run_folder import RunFolder, read_state
 
-PICTURED_CLIPS = 2
-MOST_RECORDS = 64  # of eval_grounding: their clips are in memory together
 TOLD_RECORDS = 8  # with the models' answers, in comparison.md
-MAX_NEW_TOKENS = 128
 PICTURED_AS = {"before": "before training", "after": "supervised"}
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 console = Console(soft_wrap=True)
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Held-out clips.
-
-    asked: each with its question.
-    answers: the right answers to `asked`, without tags.
-    swapped: of the demo, the same clips with a question about another object, but the masks of the first.
-    other: of the demo, the swapped question with its own masks.
-    batch_size, max_new_tokens: for asking them.
-    """
-
-    asked: list[Sample]
-    answers: list[str]
-    swapped: list[Sample] = field(default_factory=list)
-    other: list[Sample] = field(default_factory=list)
-    batch_size: int = 16
-    max_new_tokens: int = 16
-
-    @property
-    def pictured(self) -> list[Sample]:
-        """The first clips: of the demo each asked for two of its objects."""
-        if not self.other:
-            return self.asked[: 2 * PICTURED_CLIPS]
-        pairs = list(zip(self.asked, self.other))[:PICTURED_CLIPS]
-        return [sample for pair in pairs for sample in pair]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Of one model. answers: its own. accuracy: share of them that is right to the letter. maps: of `HeldOut.pictured`."""
-
-    grounding: GroundingScores
-    pointing_swapped: float | None
-    answers: list[str]
-    accuracy: float
-    maps: list[torch.Tensor]
-
-
 def train_and_report(config: TrainConfig):
     """Trains, beside it the control without the mask loss, and compares them on held-out clips.
 
-    The clips are those of eval_grounding, its first MOST_RECORDS records, or else the demo's. Writes attention.png,
+    The clips are those of eval_grounding, its first 64 records, or else the demo's. Writes attention.png,
     overlay.webp, loss.png, comparison.md and summary.json into the run's folder, and the control into text_only/ there.
 
     Raises ConfigError when the control fails, or for data of one's own without eval_grounding; DataError for a held-out
@@ -104,13 +54,14 @@ def _train_and_report(config: TrainConfig):
         train(config)  # says that it is finished
         return
     control_folder = folder / "text_only"
-    held_out = _held_out(config)  # before hours of training: whatever is wrong with it shows here
+    _held_out(config)  # whatever is wrong with it shows before hours of training, which need its memory
     summary = _train_both(config, control_folder)
+    held_out = _held_out(config)
     models = {"before": config.model, "text only": str(control_folder), "after": str(folder)}
     scores = {name: evaluate(path, held_out, config.data_settings) for name, path in models.items()}
     pictured = held_out.pictured
     maps = {PICTURED_AS.get(name, name): score.maps for name, score in scores.items()}
-    show_maps(folder / "attention.png", pictured, [_phrase(sample) for sample in pictured], maps)
+    show_maps(folder / "attention.png", pictured, [phrase_of(sample.record) for sample in pictured], maps)
     animate_maps(folder / "overlay.webp", pictured, maps)
     runs = {"supervised": read_state(folder).log_history, "text only": read_state(control_folder).log_history}
     plot_curves(folder / "loss.png", runs, ("text_loss", "mask_loss", "pointing"))
@@ -132,15 +83,6 @@ def _held_out(config: TrainConfig) -> HeldOut:
         "report: it compares models on held-out records; name an annotated file that is not trained on with "
         "eval_grounding, or leave report out"
     )
-
-
-def read_annotated(config: TrainConfig) -> HeldOut:
-    """The first records of eval_grounding. Raises DataError naming one that cannot be read."""
-    rows = load_annotated(config.eval_grounding or "", config.eval_root, config.eval_untrusted)
-    reader, batch_size = SampleReader(config.data_settings), config.arguments.get("per_device_train_batch_size", 8)
-    samples = [reader(row) for row in rows.select(range(min(len(rows), MOST_RECORDS)))]
-    answers = [sample.record.turns[-1].text for sample in samples]
-    return HeldOut(samples, answers, batch_size=batch_size, max_new_tokens=MAX_NEW_TOKENS)
 
 
 def _train_both(config: TrainConfig, control_folder: Path) -> dict:
@@ -188,40 +130,6 @@ def _end_with_parent():
     """Asks Linux to end this process with its parent, also when that is killed: two controls must never train into one folder."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a polite signal would let it save first
-
-
-def read_held_out(path: Path, settings: DataSettings) -> HeldOut:
-    """Reads the held-out records that the demo wrote; see swim.demo.clips for their keys."""
-    reader = SampleReader(settings)
-    held_out = HeldOut([], [])
-    for position, raw in enumerate(json.loads(path.read_text())):
-        other = raw["swap"]["object"]
-        variants = (
-            (held_out.asked, raw["conversations"], raw["annotation"]),
-            (held_out.swapped, raw["swap"]["conversations"], raw["annotation"]),
-            (held_out.other, raw["swap"]["conversations"], [raw["all_objects"][other]["annotation"]]),
-        )
-        for samples, conversations, annotation in variants:
-            record = {**raw, "conversations": conversations, "annotation": annotation}
-            samples.append(reader.read(parse_record(record, f"{path}, record {position}", path.parent)))
-        held_out.answers.append(strip_tags(raw["conversations"][-1]["value"])[0])
-    return held_out
-
-
-def evaluate(model_path: str, held_out: HeldOut, settings: DataSettings) -> Scores:
-    """Asks and scores one model."""
-    model, processor = load_for_inference(model_path)
-    collator, batch_size = SwimCollator(processor, model.config, settings), held_out.batch_size
-    answers = list(generate_answers(model, collator, held_out.asked, batch_size, held_out.max_new_tokens))
-    right = sum(given == expected for given, expected in zip(answers, held_out.answers))
-    swapped = score_grounding(model, collator, held_out.swapped, batch_size).pointing if held_out.swapped else None
-    return Scores(
-        grounding=score_grounding(model, collator, held_out.asked, batch_size),
-        pointing_swapped=swapped,
-        answers=answers,
-        accuracy=right / len(answers),
-        maps=mean_maps(model, collator, held_out.pictured),
-    )
 
 
 def summarise(scores: dict[str, Scores], summary: dict) -> dict[str, float]:
@@ -278,10 +186,6 @@ def as_markdown(numbers: dict, held_out: HeldOut, scores: dict[str, Scores], fol
         cells = (" ".join(text.replace("|", "\\|").replace("<", "&lt;").split()) for text in texts)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _phrase(sample: Sample) -> str:
-    return next(span.phrase for turn in sample.record.turns for span in turn.spans)
 
 
 def _print_table(numbers: dict, folder: Path):
