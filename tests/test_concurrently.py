@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 
 import psutil
@@ -94,6 +95,16 @@ def test_ctrl_c_waits_for_no_thread(command, tmp_path):
 
 def workers_of_this_process() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_the_pool_has_ended_with_its_statement():
+    """Its thread closed a pipe just when Python, at its own end, wrote into it: "Bad file descriptor" after Ctrl-C."""
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt), WorkerProcesses(1) as pool:
+            pool.submit(time.sleep, 30)
+            raise KeyboardInterrupt
+        left = [thread for thread in threading.enumerate() if type(thread).__name__ == "_ExecutorManagerThread"]
+        assert left == []
 
 
 def test_an_error_drops_what_is_queued_and_ends_the_workers():

@@ -87,12 +87,14 @@ class WorkerProcesses(ProcessPoolExecutor):
         if kind is None:
             self.shutdown()
             return
-        workers = list(self._processes.values())  # Python 3.14 has kill_workers() for the lines from here
+        workers, manager = list(self._processes.values()), self._executor_manager_thread  # which shutdown forgets
         self.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
             worker.kill()
         for worker in workers:
             worker.join()
+        if manager is not None:  # it closes a pipe into which Python writes when it ends
+            manager.join()  # type: ignore[attr-defined]  # typeshed takes it for another class
 
 
 def _begin_worker(initializer: Callable | None, initargs: tuple):

@@ -25,8 +25,9 @@ FIXED = {
 ALIASES = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
-    "demo_report": "report",
 }
+# Earlier names of our own keys.
+RENAMED = {"demo_report": "report"}
 
 HONOURED = frozenset(
     """
@@ -185,8 +186,8 @@ def rename(flat: dict[str, Any]) -> dict[str, Any]:
 
     Raises ValueError if both names of an argument are given with different values.
     """
-    renamed = {key: value for key, value in flat.items() if key not in ALIASES}
-    for old, new in ALIASES.items():
+    renamed = {key: value for key, value in flat.items() if key not in ALIASES | RENAMED}
+    for old, new in (ALIASES | RENAMED).items():
         if old not in flat:
             continue
         if new in flat and flat[new] != flat[old]:

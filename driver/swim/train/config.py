@@ -17,7 +17,7 @@ from swim.demo.inputs import DemoOptions
 from swim.errors import did_you_mean
 from swim.files import decode_text
 from swim.prompts import SYSTEM_PROMPT
-from swim.train.arguments import ALIASES, FIXED, OTHER_NAMES, check_arguments, known_arguments, rename
+from swim.train.arguments import FIXED, OTHER_NAMES, RENAMED, check_arguments, known_arguments, rename
 from swim.video.clip import VisualBudget
 from swim.video.readers import Reader
 
@@ -260,7 +260,7 @@ def _known_keys(flat: dict[str, Any], own: set[str], place: str) -> dict[str, An
     Raises ConfigError for a key that does not exist, and for two names of one key with different values.
     """
     known = own | known_arguments()
-    unknown = sorted(set(map(str, flat)) - known - ALIASES.keys())
+    unknown = sorted(set(map(str, flat)) - known - RENAMED.keys())
     if unknown:
         raise ConfigError(f"{place}unknown key {unknown[0]!r}{_hint(unknown[0], known)}")
     try:
