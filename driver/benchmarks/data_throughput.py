@@ -55,10 +55,11 @@ from swim.data.masks import cover_cells, decode_mask  # noqa: E402
 from swim.data.mixture import row_record  # noqa: E402
 from swim.demo.model import build_tiny_model  # noqa: E402
 from swim.prompts import SYSTEM_PROMPT  # noqa: E402
+from swim.video import READERS  # noqa: E402
 from swim.video.clip import VisualBudget, resize_frame  # noqa: E402
 from swim.video.decoder import VideoFile  # noqa: E402
 from swim.video.patches import with_fast_patches  # noqa: E402
-from swim.video.readers import READERS, NoReader, check_reader, open_video  # noqa: E402
+from swim.video.readers import NoReader, check_reader, open_video  # noqa: E402
 
 BUDGET = VisualBudget()
 KEY_INTERVALS = (250, 30)

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoProcessor
 
 from swim.cli import general as command
-from swim.data.collator import SwimCollator
+from swim.data.collator import TARGETS, SwimCollator
 from swim.data.settings import DataSettings
 from swim.demo.model import build_tiny_model
 from swim.errors import DataError
@@ -69,7 +69,7 @@ def test_a_clips_perplexity_is_the_training_loss_of_its_record(benches, tiny_mod
     collator = SwimCollator(AutoProcessor.from_pretrained(tiny_model_dir), model.config, settings)
     for item, scored in zip(file.items.values(), read_lines(tmp_path / "out" / "items.jsonl")):
         batch = collator([collator.read(item.record)])
-        inputs = {name: value for name, value in batch.items() if name not in general._INPUTS_ALONE}
+        inputs = {name: value for name, value in batch.items() if name not in TARGETS}
         assert "pixel_values_videos" in inputs and scored["type"] == "whole clip"
         expected = model(**inputs, labels=batch["labels"]).loss
         assert scored["nll"] / scored["tokens"] == pytest.approx(float(expected), rel=1e-4)

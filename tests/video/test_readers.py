@@ -75,7 +75,7 @@ def test_which_files_a_reader_reads_right(reader, libraries, tmp_path):
 
 
 def verdict(reader: readers.Reader, path: Path, expected: list[np.ndarray]) -> str:
-    """Frames are told apart by the nearest one, as every library rounds colours in its own way."""
+    """A frame is identified by its nearest match, since each library rounds colours in its own way."""
     try:
         with readers.open_video(path, path.name, reader) as file:
             if file.total != len(expected) or (file.height, file.width) != expected[0].shape[:2]:

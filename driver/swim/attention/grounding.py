@@ -7,7 +7,7 @@ from typing import NotRequired, TypedDict
 
 import torch
 
-from swim.data.collator import SwimCollator
+from swim.data.collator import TARGETS, SwimCollator
 from swim.data.sample import Sample
 from swim.data.tokens import IGNORE
 from swim.models.supervision import GROUNDING_SUMS, ON_OBJECT, fuse_layers, log_attention_maps, supervision_of
@@ -17,7 +17,6 @@ TOP_PERCENT = (1, 5, 10)
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 FIXED_THRESHOLD = 0.5
 SCORES = ("pointing", "inside", *(f"game_point_{k}" for k in TOP_PERCENT), "average_precision")
-_SUPERVISION = ("labels", "attn_labels", "ins_contents_labels", "ins_masks", "mask_index")
 
 
 def score_maps(maps: torch.Tensor, on_object: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -90,7 +89,7 @@ def ground(model, collator: SwimCollator, sample: Sample, layers: Sequence[int] 
     answer = (batch["labels"][0, nouns] != IGNORE)[:, None].expand_as(scored)
     names, maps = [], torch.empty(0, *on_object.shape)
     if scored.any():
-        inputs = {name: value for name, value in batch.items() if name not in _SUPERVISION}
+        inputs = {name: value for name, value in batch.items() if name not in TARGETS}
         positions = (nouns - int(config.query == "previous"))[None]
         log_maps, cells = log_attention_maps(model, positions, config.layers, **inputs)
         rows = list(log_maps.flatten(3).unbind(2))

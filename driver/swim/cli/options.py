@@ -3,8 +3,7 @@
 import argparse
 
 from swim.model_name import DEMO_MODEL
-
-READERS = ("pyav", "decord", "torchcodec")  # swim.video.readers', which would import them
+from swim.video import READERS
 
 
 def add_root_options(parser: argparse.ArgumentParser, what: str = "the records' videos are", required: bool = False):
@@ -48,7 +47,6 @@ def add_answer_options(
     parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens, help="maximum tokens of an answer")
     parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
     if not servers:
-        parser.set_defaults(backend="local", batch_size=1, base_url=None, concurrency=1, timeout_s=0.0)
         return
     parser.add_argument("--batch_size", type=int, default=1, help="questions answered together, by a local model")
     parser.add_argument("--backend", choices=("local", "openai"), default="local", help="openai: any compatible server")

@@ -17,6 +17,9 @@ from swim.errors import DataError, Reason
 from swim.models.family import family_of
 from swim.video.patches import with_fast_patches
 
+# Of a batch: what is learnt from it, and not shown to the model.
+TARGETS = ("labels", "attn_labels", "ins_contents_labels", "ins_masks", "mask_index")
+
 
 class Encoded(NamedTuple):
     """What the processor makes of a batch.

@@ -111,10 +111,7 @@ class SampleReader:
         Every mask within the file is decoded and must fit. Raises DataError naming the record.
         """
         try:
-            folder_fps, reader = record.fps or FOLDER_FPS, self.settings.video_reader
-            limits = self._limits(max_tokens)
-            read = partial(read_header, record.path, limits, folder_fps=folder_fps, reader=reader)
-            header = self._patiently(record, read)
+            header = self._patiently(record, self._reading(read_header, record, max_tokens))
             used = [rle for frames in record.instances for number, rle in frames.items() if number < header.total]
             found = [decode_mask(rle, header.height, header.width).any() for rle in used]
             if record.instances and not any(found):
@@ -139,8 +136,11 @@ class SampleReader:
         except DataError as error:
             raise _told(error, record) from None
 
-    def _limits(self, max_tokens: int | None) -> ClipLimits:
-        return ClipLimits(self.settings.budget, self.cell_px, max_tokens)
+    def _reading(self, read: Callable[..., Read], record: Record, max_tokens: int | None) -> Callable[..., Read]:
+        """`read_clip` or `read_header` of a record, by the settings."""
+        limits = ClipLimits(self.settings.budget, self.cell_px, max_tokens)
+        folder_fps, reader = record.fps or FOLDER_FPS, self.settings.video_reader
+        return partial(read, record.path, limits, folder_fps=folder_fps, reader=reader)
 
     def _patiently(self, record: Record, read: Callable[..., Read]) -> Read:
         """What `read(time_limit_s=...)` returns; a read that may succeed later is tried again with a longer limit."""
@@ -179,10 +179,7 @@ class SampleReader:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        folder_fps = record.fps or FOLDER_FPS
-        limits, reader = self._limits(max_tokens), self.settings.video_reader
-        read = partial(read_clip, record.path, limits, annotated, folder_fps=folder_fps, reader=reader)
-        clip = self._patiently(record, read)
+        clip = self._patiently(record, partial(self._reading(read_clip, record, max_tokens), annotated=annotated))
         limit = self.settings.cache_gb * 1e9
         if clip.frames.nbytes <= limit:
             self._cache[key] = clip

@@ -12,8 +12,8 @@ from transformers.utils import cached_file
 from swim.errors import DataError
 from swim.files import decode_text, read_file, write_atomically
 from swim.prompts import SYSTEM_PROMPT
+from swim.video import Reader
 from swim.video.clip import VisualBudget
-from swim.video.readers import Reader
 
 READING_FILE = "reading_settings.json"
 _ADAPTER_FILE = "adapter_config.json"

@@ -1,6 +1,6 @@
 """VideoRefer-Bench-Q and -D files about the demo's held-out clips: what their masks say, in the benches' own format.
 
-For a model that talks, questions of general ability too: plain chat, and about whole clips.
+Beside them, questions about whole clips, for general ability.
 """
 
 import json
@@ -33,8 +33,9 @@ def write_benches(held_out_json: Path, talks: bool = False) -> Benches:
     """Writes bench_q.json, bench_d.json and general.json beside the demo's held-out records, unless they are there already.
 
     Bench-Q has one question of each type per clip, Bench-D one description, general one question about all of it; every
-    pattern is asked for equally often, and as many objects are there as are not. Videos are relative to the folder. talks: for a model that can; otherwise both ask as the tiny model was taught: the
-    options of a type are in one order everywhere, and a description is the answer to the question for the pattern.
+    pattern is asked for equally often, and as many objects are there as are not. Videos are relative to the folder.
+    talks: for a model that can; otherwise both benches ask as the tiny model was taught: the options of a type are in one
+    order everywhere, and a description is the answer to the question for the pattern.
     """
     folder = held_out_json.parent
     benches = Benches(folder / "bench_q.json", folder / "bench_d.json", folder / "general.json", held_out_json)
@@ -81,14 +82,14 @@ def _whole_clips(records: list[dict]) -> Iterator[dict]:
     for number, record in enumerate(records):
         rng = np.random.default_rng([number, len(records), 1])
         phrases = [thing["phrase"] for thing in record["all_objects"]]
-        question, answer = is_there(phrases, number % 2 == 0, rng)
-        word = answer.partition(",")[0]
+        present = number % 2 == 0
+        question, answer = is_there(phrases, present, rng)
         yield {
             "id": number,
             "video": record["video"],
             "question": question,
             "answer": answer,
-            "accept": [word],
+            "accept": ["Yes" if present else "No"],
             "type": WHOLE_CLIP,
         }
 

@@ -109,9 +109,9 @@ def is_there(phrases: Sequence[str], present: bool, rng: np.random.Generator) ->
     if not present:
         colours = [colour for colour in COLOURS if not any(other.startswith(colour) for other in phrases)]
         phrase = f"{colours[int(rng.integers(len(colours)))]} {phrase.split()[1]}"
-    answer = f"Yes, there is a {phrase}." if present else f"No, there is no {phrase}."
-    question = f"Is there a {phrase} in the video?"
-    return question.replace(" a orange", " an orange"), answer.replace(" a orange", " an orange")
+    a_thing = f"{'an' if phrase.startswith('orange') else 'a'} {phrase}"
+    answer = f"Yes, there is {a_thing}." if present else f"No, there is no {phrase}."
+    return f"Is there {a_thing} in the video?", answer
 
 
 def _toward(vector: np.ndarray, names: tuple[str, ...]) -> str:

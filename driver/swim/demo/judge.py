@@ -83,7 +83,7 @@ def _subject(named: str, asked: str) -> int:
 
 @contextmanager
 def serving(judge: Judge) -> Iterator[str]:
-    """The judge behind an OpenAI-compatible server on this machine; yields its base URL."""
+    """Serves the judge through an OpenAI-compatible API on this machine; yields its base URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -21,12 +21,14 @@ def talk_record(tracks: list[Track], video: str, rng: np.random.Generator) -> di
     for number in range(QUESTIONS):
         asked, other = (tracks[i] for i in rng.permutation(len(tracks))[:2])
         kind = rng.integers(3 if number == 0 else 4)
-        if kind == 3:
-            turns += is_there([track.phrase for track in tracks], rng.random() < 0.5, rng)
+        if kind == 0:
+            turns += _told(asked)
+        elif kind == 1:
+            turns += _described(asked, other)
+        elif kind == 2:
+            turns += _chosen(asked, other, rng)
         else:
-            turns += (
-                _told(asked) if kind == 0 else _described(asked, other) if kind == 1 else _chosen(asked, other, rng)
-            )
+            turns += is_there([track.phrase for track in tracks], rng.random() < 0.5, rng)
     speakers = ("human", "gpt") * QUESTIONS
     conversations = [{"from": speaker, "value": text} for speaker, text in zip(speakers, turns)]
     conversations[0]["value"] = "<video>\n" + conversations[0]["value"]

@@ -5,13 +5,13 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from swim.data.collator import SwimCollator
+from swim.data.collator import TARGETS, SwimCollator
 from swim.data.records import Record, Turn, Video, check_layout, describe
 from swim.data.root import DataRoot, as_root
 from swim.data.sample import Sample, TextSample
@@ -20,7 +20,6 @@ from swim.data.tokens import IGNORE
 from swim.eval.items import ItemFile, today
 from swim.eval.stats import bootstrap_interval, rounded, rounded_interval
 from swim.files import write_atomically
-from swim.infer.answering import Answering
 from swim.infer.answers import AnswerStore, Question
 from swim.infer.generate import generate_answers
 from swim.infer.local import work_locally
@@ -28,7 +27,6 @@ from swim.model_name import weights_digest
 from swim.processes import processes
 
 PLAIN_CHAT = Path(__file__).with_name("plain_chat.json")
-_INPUTS_ALONE = ("labels", "attn_labels", "ins_contents_labels", "ins_masks", "mask_index")
 
 
 @dataclass(frozen=True)
@@ -66,29 +64,32 @@ def parse_general(raw: dict, where: str, root: str | Path | DataRoot) -> General
     return General(Record(where, path, False, turns, []), tuple(item.accept), item.type)
 
 
-def evaluate(how: Answering, models: dict[Path, str], settings: DataSettings, file: ItemFile) -> dict[Path, dict]:
+def evaluate(
+    models: dict[Path, str], settings: DataSettings, file: ItemFile, max_new_tokens: int, workers: int = 0
+) -> dict[Path, dict]:
     """The report of each model by its folder; {} on every process but the first.
 
     models: by the folder of answers and report. settings: how videos are read. file: items of `parse_general`.
+    max_new_tokens: of a model's own answer. workers: processes that read videos ahead.
 
     Raises ValueError when a folder holds another evaluation.
     """
+
+    def work(model, collator: SwimCollator, samples: list[Sample | TextSample]) -> Iterator[dict]:
+        return (_measure(model, collator, sample, max_new_tokens) for sample in samples)
+
     state, reports = processes(), {}
     questions = [Question(key, item.record) for key, item in file.items.items()]
     for folder, model in models.items():
         asked = {
-            "questions": {"file": file.path.name, "sha256": file.sha256, "items": len(file.items)},
+            "questions": file.facts,
             "model": model,
             "weights": weights_digest(model),
-            "max_new_tokens": how.max_new_tokens,
+            "max_new_tokens": max_new_tokens,
             "data": asdict(settings),
         }
         store = AnswerStore[dict](folder, asked, state.process_index)
-
-        def work(model, collator: SwimCollator, samples: list[Sample | TextSample]) -> Iterator[dict]:
-            return (_measure(model, collator, sample, how.max_new_tokens) for sample in samples)
-
-        work_locally(questions, model, settings, store, work, workers=how.workers)
+        work_locally(questions, model, settings, store, work, workers=workers)
         state.wait_for_everyone()
         if state.is_main_process:
             answers, errors = store.finish(questions), store.write_errors(questions)
@@ -103,11 +104,10 @@ def _measure(model, collator: SwimCollator, sample: Sample | TextSample, max_new
     labels = batch["labels"][0, 1:]
     learnt = (labels != IGNORE).nonzero().flatten()
     kept = len(labels) + 1 - int(learnt[0])  # positions from the one that foretells the first of these tokens
-    inputs = {name: tensor for name, tensor in batch.items() if name not in _INPUTS_ALONE}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in TARGETS}
     logits = model(**inputs, logits_to_keep=kept).logits[0, :-1].float()
     losses = torch.nn.functional.cross_entropy(logits, labels[-len(logits) :], ignore_index=IGNORE, reduction="sum")
-    question = replace(sample.record, turns=[sample.record.turns[0], Turn("assistant", "", [], [])])
-    [text] = generate_answers(model, collator, [replace(sample, record=question)], 1, max_new_tokens)
+    [text] = generate_answers(model, collator, [sample], 1, max_new_tokens)
     return {"text": text, "nll": float(losses), "tokens": len(learnt)}
 
 

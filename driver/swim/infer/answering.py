@@ -92,7 +92,7 @@ def answer_with_all(
 def inference_settings(how: Answering, model: str, settings: DataSettings, file: ItemFile, prompt: str) -> dict:
     """Everything that decides the answers, for settings.json and reports."""
     return {
-        "questions": {"file": file.path.name, "sha256": file.sha256, "items": len(file.items)},
+        "questions": file.facts,
         "model": str(model),
         "weights": weights_digest(model) if how.is_local else None,
         "backend": how.backend,

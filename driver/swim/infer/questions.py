@@ -25,6 +25,11 @@ class ItemFile:
     sha256: str
     items: dict[str, Any]
 
+    @property
+    def facts(self) -> dict:
+        """What tells the file from another, for settings and reports."""
+        return {"file": self.path.name, "sha256": self.sha256, "items": len(self.items)}
+
 
 def question_record(where: str, path: Source, prompt: str, is_image: bool = False, fps: float | None = None) -> Record:
     """A record that waits for its answer: `prompt` without tags. where, path, is_image, fps: as in `Record`.

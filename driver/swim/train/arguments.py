@@ -186,8 +186,9 @@ def rename(flat: dict[str, Any]) -> dict[str, Any]:
 
     Raises ValueError if both names of an argument are given with different values.
     """
-    renamed = {key: value for key, value in flat.items() if key not in ALIASES | RENAMED}
-    for old, new in (ALIASES | RENAMED).items():
+    earlier = ALIASES | RENAMED
+    renamed = {key: value for key, value in flat.items() if key not in earlier}
+    for old, new in earlier.items():
         if old not in flat:
             continue
         if new in flat and flat[new] != flat[old]:

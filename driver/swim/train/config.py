@@ -18,8 +18,8 @@ from swim.errors import did_you_mean
 from swim.files import decode_text
 from swim.prompts import SYSTEM_PROMPT
 from swim.train.arguments import FIXED, OTHER_NAMES, RENAMED, check_arguments, known_arguments, rename
+from swim.video import Reader
 from swim.video.clip import VisualBudget
-from swim.video.readers import Reader
 
 Part = Literal["language_model", "merger", "visual"]
 

@@ -15,8 +15,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from swim.errors import DataError, Reason
+from swim.video import Reader
 from swim.video.frames import frame_limit, sample_frames
-from swim.video.readers import Reader
 from swim.video.sources import FOLDER_FPS, describe_source, open_source
 
 Result = TypeVar("Result")

@@ -5,17 +5,16 @@ lists the files of which they give other frames than they are asked for, without
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from swim.errors import DataError, Reason
+from swim.video import Reader
 from swim.video.decoder import VideoFile, refuse_picture
-
-Reader = Literal["pyav", "decord", "torchcodec"]
-READERS: tuple[Reader, ...] = get_args(Reader)
 
 
 class NoReader(ValueError):
@@ -27,8 +26,6 @@ class OtherFile:
 
     total: int
     fps: float
-    height: int
-    width: int
     _file: Any  # of the library
 
     def __init__(self, path: Path, name: str | None = None):
@@ -52,6 +49,14 @@ class OtherFile:
     def close(self):
         del self._file
 
+    @property
+    def height(self) -> int:
+        return self._first_size[0]
+
+    @property
+    def width(self) -> int:
+        return self._first_size[1]
+
     def frames(self, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (frame number, uint8[H, W, 3]) for each of the sorted `numbers`. Raises DataError (UNREADABLE)."""
         for number in numbers:
@@ -60,6 +65,10 @@ class OtherFile:
             except Exception as error:
                 raise self._unreadable(f"frame {number}: {error}") from None
             yield number, frame
+
+    @cached_property
+    def _first_size(self) -> tuple[int, ...]:  # decodes a frame, so not before somebody asks
+        return next(self.frames([0]))[1].shape[:2]
 
     def _open(self):
         raise NotImplementedError
@@ -80,7 +89,6 @@ class DecordFile(OtherFile):
 
         self._file = decord.VideoReader(str(self.path), num_threads=1)
         self.total, self.fps = len(self._file), float(self._file.get_avg_fps())
-        self.height, self.width = self._file[0].shape[:2]
 
     def _frame(self, number: int) -> np.ndarray:
         return self._file[number].asnumpy()
@@ -93,7 +101,6 @@ class TorchcodecFile(OtherFile):
         decoder = _torchcodec()
         self._file = decoder(str(self.path), seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
         self.total, self.fps = len(self._file), float(self._file.metadata.average_fps)
-        self.height, self.width = self._file[0].shape[:2]
 
     def _frame(self, number: int) -> np.ndarray:
         return self._file[number].numpy()

@@ -26,8 +26,9 @@ import urllib3
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from swim.errors import DataError, Reason
+from swim.video import Reader
 from swim.video.decoder import VideoFile
-from swim.video.readers import OtherFile, Reader, open_video
+from swim.video.readers import OtherFile, open_video
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 _ANIMATED = ("WEBP", "PNG", "AVIF")  # GIF is a video anyway; the further pictures of a JPEG or TIFF are no frames

@@ -54,7 +54,8 @@ def _train_and_report(config: TrainConfig):
         train(config)  # says that it is finished
         return
     control_folder = folder / "text_only"
-    _held_out(config)  # whatever is wrong with it shows before hours of training, which need its memory
+    if config.eval_grounding is not None or not is_demo_data(config):
+        _held_out(config)  # whatever is wrong with it shows before hours of training, which need its memory
     summary = _train_both(config, control_folder)
     held_out = _held_out(config)
     models = {"before": config.model, "text only": str(control_folder), "after": str(folder)}
@@ -89,12 +90,13 @@ def _train_both(config: TrainConfig, control_folder: Path) -> dict:
     """Trains the model and its control, side by side where they do not share a GPU; the summary of the former."""
     folder = Path(config.output_dir)
     control, threads = control_config(config, control_folder), torch.get_num_threads()
+    summary = None
     if torch.cuda.is_available():
         summary = train(config)
         gc.collect()
         torch.cuda.empty_cache()
     with _beside(control, folder) as process:
-        summary = summary if torch.cuda.is_available() else train(config)
+        summary = summary or train(config)
         console.print(f"waiting for the text-only control ({folder / 'text_only.log'})")
         if process.wait() != 0:
             raise ConfigError(f"the text-only control failed; its output is in {folder / 'text_only.log'}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from swim.cli.runs.evaluating import answering, models_and_settings
+from swim.cli.runs.evaluating import models_and_settings
 from swim.cli.runs.roots import root_of
 from swim.errors import DataError
 from swim.eval.general import PLAIN_CHAT, evaluate, parse_general
@@ -39,7 +39,7 @@ def _run(options: argparse.Namespace) -> int:
     path = options.questions or PLAIN_CHAT
     file = read_items(path, root_of(options, path), parse_general, options.limit)
     models, settings = models_and_settings(options)
-    reports = evaluate(answering(options), models, settings, file)
+    reports = evaluate(models, settings, file, options.max_new_tokens, options.workers)
     if not reports:
         return 0
     print_reports(reports, Path(options.output))

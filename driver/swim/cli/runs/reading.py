@@ -15,7 +15,7 @@ def data_settings(options: argparse.Namespace) -> DataSettings:
     """How videos are read: as given, else as the model was trained, else the paper's; says which in a line on stderr.
 
     Several models see the same: what the first of them was trained with that says so. Annotated frames are not told to
-    the sampler: that would leak the answer. Raises NoModel, and DataError naming a model's READING_FILE when it is
+    the sampler: that would leak the answer. Raises NoModel, NoReader, and DataError naming a model's READING_FILE when it is
     malformed.
     """
     models = [options.model] if isinstance(options.model, str) else options.model
@@ -27,8 +27,8 @@ def data_settings(options: argparse.Namespace) -> DataSettings:
     names = ("max_frames", "fps", "min_pixels", "max_pixels", "total_pixels", "system_prompt", "video_reader")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     given |= {"released_timing": True} if options.released_timing else {}
-    check_reader(given.get("video_reader", "pyav"))
     settings = _with_given(DataSettings() if found is None else found[0], dict(given))
+    check_reader(settings.video_reader)
     _say(f"videos are read with {describe_reading(settings)}; {_origin(models, found, list(given))}")
     return settings
 

@@ -71,7 +71,7 @@ def _general(benches: Benches, folders: Folders, settings: DataSettings) -> dict
     found: dict[str, dict] = {}
     for yardstick, path in (("plain_chat", general.PLAIN_CHAT), ("whole_clips", benches.general)):
         file = read_items(path, None, general.parse_general)
-        reports = general.evaluate(Answering(MAX_NEW_TOKENS), folders(yardstick), settings, file)
+        reports = general.evaluate(folders(yardstick), settings, file, MAX_NEW_TOKENS)
         print_general(reports, next(iter(reports)).parent)
         for folder, report in reports.items():
             found.setdefault(folder.name, {}).update(report["by_type"])
