@@ -3,17 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
+import effect
 import pytest
 
 from swim.data.mixture import load_mixture
+from swim.train.config import load_config
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "driver/benchmarks"))
-import effect  # noqa: E402
-
-from swim.train.config import load_config  # noqa: E402
+from .conftest import BENCHMARKS, ROOT
 
 
 def test_a_share_of_the_records_keeps_its_masks_and_all_keep_their_text(demo_data):
@@ -42,7 +39,7 @@ def test_the_other_weight_is_the_one_that_the_configuration_has_not():
 @pytest.mark.slow
 def test_the_study_ends_in_a_table_of_what_was_measured(tmp_path):
     keys = ["demo.train_clips=6", "demo.held_out_clips=3", "max_steps=2", "logging_steps=1", f"demo.dir={tmp_path}/in"]
-    command = [sys.executable, str(ROOT / "driver/benchmarks/effect.py"), "--output", str(tmp_path / "out")]
+    command = [sys.executable, str(BENCHMARKS / "effect.py"), "--output", str(tmp_path / "out")]
     command += ["--seeds", "3", "4", "--arms", "text only", "10 %", "--set", *keys]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -13,10 +13,14 @@ from threading import Thread
 import psutil
 import pytest
 import yaml
+from transformers import AutoConfig, AutoProcessor
 
 from swim.cli.check import main
+from swim.data.collator import SwimCollator
+from swim.data.lengths import read_lengths
 from swim.data.mixture import load_mixture
 from swim.demo.clips import make_demo_data
+from swim.train.config import load_config
 
 from ..interrupting import assert_ctrl_c_ends_it_at_once, in_own_session, wait_until
 
@@ -203,3 +207,30 @@ def test_what_the_disk_does_not_give_is_not_listed_and_tried_anew(replace_video,
     (tmp_path / "odd.mp4").symlink_to(clips.data_root / json.loads(clips.train_json.read_text())[3]["video"])
     assert main(command) == 0
     assert "Resuming: 59 records already checked" in capsys.readouterr().out
+
+
+def test_lengths_are_those_that_training_reads(mixture, train_config, tmp_path):
+    assert main([str(mixture), "--train_config", str(train_config), "--output", str(tmp_path / "out")]) == 1
+    training, known = load_config(train_config), load_mixture(mixture)
+    lengths = read_lengths(tmp_path / "out" / "lengths.json", known)
+    bad = [json.loads(line)["position"] for line in (tmp_path / "out" / "skip_list.jsonl").read_text().splitlines()]
+    assert [number for number, length in enumerate(lengths) if not length] == bad
+    processor = AutoProcessor.from_pretrained(training.model)
+    collator = SwimCollator(processor, AutoConfig.from_pretrained(training.model), training.data_settings)
+    for number in (1, 30, 66):
+        batch = collator([collator.reader(known.dataset[number])])
+        assert lengths[number] == batch["input_ids"].shape[1]
+
+
+def test_a_random_choice_of_records_is_the_one_that_training_reads(mixture, train_config, tmp_path):
+    data = {"datasets": [{"json_path": "train.json", "sampling_strategy": "random:9"}]}
+    mixture.write_text(yaml.safe_dump(data))
+    training = {**yaml.safe_load(train_config.read_text()), "seed": 5}
+    train_config.write_text(yaml.safe_dump(training))
+    assert load_mixture(mixture, 5).dataset["position"][:] != load_mixture(mixture).dataset["position"][:]
+    for workers in ("0", "1"):
+        output = tmp_path / f"out{workers}"
+        main([str(mixture), "--train_config", str(train_config), "--workers", workers, "--output", str(output)])
+        (entry,) = json.loads((output / "lengths.json").read_text())["files"].values()
+        checked = [position for position, tokens in enumerate(entry["tokens"]) if tokens != -1]
+        assert checked == load_mixture(mixture, 5).dataset["position"][:]

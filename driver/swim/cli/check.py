@@ -12,10 +12,11 @@ A read that a disk or network does not answer in time is retried, and never list
 and rerunning the command tries it again. A record that crashes its worker process is listed under that reason.
 
 `--train_config` gives the budget, the system prompt and the model, whose processor then counts tokens and finds phrases
-that own no token; without it the paper's budget is taken and tokens are not counted.
+that own no token; and the seed, by which a random strategy draws records. Without it the paper's budget is taken and
+tokens are not counted.
 
-Writes to `--output`: report.json, skip_list.jsonl (for the training key `skip_list`) and progress.jsonl, from which the
-same command resumes after a kill. Exits with status 1 if a record is bad or could not be read.
+Writes to `--output`: report.json, skip_list.jsonl (for the training key `skip_list`), with tokens also lengths.json (for
+the key `lengths`), and progress.jsonl, from which the same command resumes after a kill. Exits with status 1 if a record is bad or could not be read.
 """
 
 import os

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from swim.concurrently import SPAWN, WorkerProcesses
 from swim.data.collator import SwimCollator
+from swim.data.lengths import write_lengths
 from swim.data.mixture import Mixture, load_mixture, root_of_row, row_record
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
@@ -115,10 +116,12 @@ _checker: Checker  # of this worker process, from _start_worker on, as is the ne
 _under_way: UnderWay
 
 
-def _start_worker(under_way: UnderWay, config_path: str, level: str, settings: DataSettings, model: str | None):
+def _start_worker(
+    under_way: UnderWay, config_path: str, seed: int, level: str, settings: DataSettings, model: str | None
+):
     global _checker, _under_way
     torch.set_num_threads(1)
-    _checker, _under_way = Checker(load_mixture(config_path), level, settings, model), under_way
+    _checker, _under_way = Checker(load_mixture(config_path, seed), level, settings, model), under_way
     under_way.join()
 
 
@@ -157,13 +160,17 @@ def check(
     model: str | None,
     output: Path,
     workers: int,
+    seed: int = 0,
 ):
-    """Checks every row and writes the reports; returns the content of report.json. Goes on from an earlier, killed run."""
+    """Checks every row and writes the reports; returns the content of report.json. Goes on from an earlier, killed run.
+
+    config_path, seed: of the mixture, which worker processes open for themselves.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    asked = {"mixture": mixture.to_dict(), "decode": level, "settings": asdict(settings), "model": model}
+    asked = {"mixture": mixture.to_dict(), "seed": seed, "decode": level, "settings": asdict(settings), "model": model}
     progress = Progress(output / "progress.jsonl", json.loads(json.dumps(asked)))
     open_rows = [number for number in range(len(mixture.dataset)) if number not in progress.results]
-    checked = _results(open_rows, mixture, (config_path, level, settings, model), workers)
+    checked = _results(open_rows, mixture, (config_path, seed, level, settings, model), workers)
     bar = tqdm(total=len(mixture.dataset), initial=len(progress.results), desc="checking", unit="record")
     with bar, closing(checked):
         for results in checked:
@@ -172,6 +179,8 @@ def check(
     results = [progress.results[number] for number in range(len(mixture.dataset))]
     report = summarise(results) | {"decode": level, "model": model, "mixture": mixture.to_dict()}
     _write_skip_list(output / "skip_list.jsonl", mixture, results)
+    if model is not None and level != "none":
+        write_lengths(output / "lengths.json", mixture, [result.get("tokens") for result in results])
     write_atomically(output / "report.json", json.dumps(report, indent=1) + "\n")
     return report
 
@@ -183,7 +192,7 @@ def _results(rows: list[int], mixture: Mixture, arguments: tuple, workers: int) 
     its own: the culprit is the one that crashes it. A new pool checks the remaining rows.
     """
     if not workers:
-        checker = Checker(mixture, *arguments[1:])
+        checker = Checker(mixture, *arguments[2:])
         yield from ([checker(row)] for row in rows)
         return
     while rows:

@@ -87,7 +87,7 @@ REFUSED = {
     "dataset_num_proc": "use dataloader_num_workers to set how many processes read records",
     "shuffle_dataset": "every epoch is shuffled; use train_sampling_strategy: sequential to keep the order",
     "truncation_mode": "nothing is truncated; max_length reduces pixels and frames instead",
-    "length_column_name": "the length of a sample is not known until its video has been read",
+    "length_column_name": "the length of a sample is not known until its video has been read; lengths names a file of them",
     "use_liger_kernel": "Liger's kernels do not work with this release; text loss is computed at labelled positions only anyway",
     "liger_kernel_config": "Liger's kernels do not work with this release",
     "activation_offloading": "use activation_checkpointing instead",
@@ -160,7 +160,7 @@ OTHER_NAMES = {
 _REFUSED_VALUES = {
     "train_sampling_strategy": (
         ("group_by_length", "batch_rebalance"),
-        REFUSED["length_column_name"] + "; use random or sequential",
+        "it would change which samples form a step, or their weights; use random, and lengths to sort each step's samples",
     ),
     "optim": (
         ("galore", "apollo", "lomo", "adalomo"),

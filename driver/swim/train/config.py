@@ -107,6 +107,11 @@ class TrainConfig(BaseModel):
     skip_list: str | None = Field(
         None, description="file of records to leave out: a skipped.jsonl, or the list that swim check wrote"
     )
+    lengths: str | None = Field(
+        None,
+        description="lengths.json that swim check wrote: the samples of each step are sorted by it, so that processes wait "
+        "less for the one with the longest; the gradient stays the same; needs per_device_train_batch_size: 1",
+    )
     eval_grounding: str | None = Field(
         None,
         description="annotated file (NL-Refer, Bench-D or Bench-Q) whose text_loss, mask_loss, pointing and inside are "
@@ -150,6 +155,15 @@ class TrainConfig(BaseModel):
         frozen = sorted(set(self.learning_rates) - set(self.train))
         if frozen:
             raise ValueError(f"learning_rates: {', '.join(frozen)} is frozen; add it to train")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_stay_apart(self):
+        if self.lengths is not None and self.arguments.get("per_device_train_batch_size", 8) != 1:
+            raise ValueError(
+                "lengths: sorting would put other samples into one micro-batch and so change their weights; set "
+                "per_device_train_batch_size to 1, and gradient_accumulation_steps to the samples of a step"
+            )
         return self
 
     @property

@@ -19,6 +19,7 @@ from transformers.trainer_utils import TrainOutput, set_seed
 from trl import SFTConfig
 
 from swim.data.collator import SwimCollator
+from swim.data.lengths import read_lengths
 from swim.data.mixture import Mixture, check_sources, load_annotated, load_mixture
 from swim.data.settings import write_reading
 from swim.lock import FolderInUse, hold
@@ -182,6 +183,7 @@ def _make_trainer(
         processing_class=processor,
         peft_config=lora_config(config.lora, model),
         skipped=skipped,
+        lengths=None if config.lengths is None else read_lengths(config.lengths, mixture),
         learning_rates=config.part_rates,
         data_timeout_s=config.dataloader_timeout_s,
     )

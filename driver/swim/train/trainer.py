@@ -9,6 +9,7 @@ from transformers.trainer_utils import IntervalStrategy
 from trl import SFTTrainer
 
 from swim.models.supervision import GROUNDING_SUMS
+from swim.train.balancing import SortedSteps
 from swim.train.resumable import ResumableTrainer
 from swim.train.skipping import COUNTS, SkippedRecords
 from swim.train.watch import most_of_ranks, peak_memory_bytes
@@ -43,7 +44,8 @@ class SwimTrainer(ResumableTrainer, SFTTrainer):
 
     _tag_names = ["swim", "trl", "sft"]
 
-    def __init__(self, *args, skipped: SkippedRecords | None = None, **kwargs):
+    def __init__(self, *args, skipped: SkippedRecords | None = None, lengths: list[int] | None = None, **kwargs):
+        self.lengths = lengths
         super().__init__(*args, **kwargs)
         self.skipped = skipped
         # The loss is a mean per micro-batch, so Trainer has to divide it by the accumulation steps.
@@ -60,6 +62,15 @@ class SwimTrainer(ResumableTrainer, SFTTrainer):
         if self.model.training:
             self.guard.note(outputs.loss, names)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def get_train_dataloader(self):
+        """With the lengths of the rows each step's samples are sorted by them: inside of what Accelerate made of the sampler,
+        whose order stays."""
+        loader: Any = super().get_train_dataloader()
+        if self.lengths is not None:
+            shape = self.args.world_size, self.args.gradient_accumulation_steps
+            loader.set_sampler(SortedSteps(loader.get_sampler(), self.lengths, *shape))
+        return loader
 
     def _prepare_inputs(self, inputs):
         """The masks keep their precision: under DeepSpeed Trainer rounds every float input to the model's bf16."""

@@ -28,21 +28,24 @@ def print_report(report: dict, output: Path):
         console.print("tokens: " + ", ".join(f"{name} {value:,.0f}" for name, value in report["tokens"].items()))
     if report["not_read"]:
         console.print(f"{report['not_read']:,} records could not be read, and are not listed: rerun the same command")
-    console.print(f"written: {output}/report.json, skip_list.jsonl")
+    lengths = ", lengths.json" if "tokens" in report else ""
+    console.print(f"written: {output}/report.json, skip_list.jsonl{lengths}")
 
 
 def run(options: argparse.Namespace) -> int:
     output = Path(options.output or f"output/check/{Path(options.config).stem}")
     try:
-        settings, model = DataSettings(), None
+        settings, model, seed = DataSettings(), None, 0
         if options.train_config is not None:
-            from swim.train.config import load_config  # the check itself stands below training
+            from swim.train.arguments import default_arguments  # the check itself stands below training
+            from swim.train.config import load_config
 
             training = load_config(options.train_config)
             settings, model = training.data_settings, training.model_name_or_path
-        mixture = load_mixture(options.config)
+            seed = training.arguments.get("seed", default_arguments()["seed"])
+        mixture = load_mixture(options.config, seed)
         with alone_in(output):
-            report = check(mixture, options.config, options.decode, settings, model, output, options.workers)
+            report = check(mixture, options.config, options.decode, settings, model, output, options.workers, seed)
     except (DataError, ValueError, WorkersDie) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
