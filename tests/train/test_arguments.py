@@ -115,6 +115,16 @@ def test_the_earlier_name_of_checkpointing_is_the_present_one(configure, tmp_pat
         load_config(path)
 
 
+@pytest.mark.parametrize("given", ["no", "off", "false", "'no'"])
+def test_no_is_a_strategy_although_yaml_reads_it_as_false(configure, tmp_path, given):
+    assert configure(save_strategy=given).trainer_arguments().save_strategy == "no"
+    path = tmp_path / "config.yaml"
+    path.write_text(f"output_dir: o\nsave_strategy: {given}\nlogging_strategy: {given}\n")
+    config = load_config(path)
+    assert config.arguments == {"save_strategy": "no", "logging_strategy": "no"}
+    assert load_config(path, ["--save_strategy", given]).arguments == config.arguments
+
+
 CHANGES = {
     "neftune_noise_alpha": 50.0,
     "train_sampling_strategy": "sequential",

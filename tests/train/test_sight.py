@@ -1,4 +1,4 @@
-"""What a run says of itself: log entries, curves, estimates and the last page."""
+"""What a run says of itself: log entries, curves and the last page."""
 
 import json
 import multiprocessing
@@ -15,12 +15,11 @@ from PIL import Image
 
 from swim.train.checkpoints import Checkpoints
 from swim.train.config import ConfigError
-from swim.train.estimate import Parallelism, estimate
 from swim.train.run import train
 from swim.train.watch import StepClock, keep_wandb_run, most_of_ranks
 
-from .conftest import SHARING, log_entries
-from .processes import free_port, run_through
+from .conftest import log_entries
+from .processes import free_port
 
 
 def without_masks(records: list[dict], every: int) -> list[dict]:
@@ -106,45 +105,6 @@ def test_the_last_page_is_complete(configure, demo_data):
     assert len(pictures) == 4
     for picture in pictures:
         assert (folder / picture).read_bytes().startswith(b"\x89PNG") and (folder / picture).stat().st_size > 10_000
-
-
-MODES = {
-    "one": (1, {}),
-    "lora": (1, {"lora.r": 8}),
-    **{name: (2, SHARING[name]) for name in ("DDP", "ZeRO-2", "ZeRO-3", "FSDP2")},
-}
-
-
-@pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=pytest.mark.slow if mode != "one" else ()) for mode in MODES]
-)
-def test_the_estimated_checkpoint_is_the_real_one(configure, mode):
-    """Within a tenth; what does not grow with the model is left out."""
-    processes, changes = MODES[mode]
-    config = configure(max_steps=1, **changes)
-    launch = run_through(config, processes)
-    number, unit = launch.log.split("a checkpoint takes about ")[1].split()[:2]
-    estimated = float(number) * {"kB": 1e3, "MB": 1e6}[unit]
-    large = [path for path in Checkpoints(config.output_dir).last().rglob("*") if path.suffix not in (".json", ".py")]
-    real = sum(os.path.getsize(path) for path in large if path.is_file())
-    assert estimated == pytest.approx(real, rel=0.1 if mode != "lora" else 0.5)
-
-
-def test_memory_and_disk_of_a_known_case():
-    """A billion trained and a billion frozen parameters in bf16 on 8 processes, by hand."""
-    parameters = [(10**9, 2, True), (10**9, 2, False)]
-    alone = estimate(parameters, Parallelism())
-    assert (alone.weights, alone.gradients, alone.optimizer) == (4e9, 2e9, 4e9)
-    assert (alone.checkpoint, alone.model, alone.host) == (8e9, 4e9, 0)
-    zero3 = estimate(parameters, Parallelism(8, zero=3, offload_optimizer=True, offload_weights=True))
-    # beside the gradients in bf16 DeepSpeed keeps them in float32 where they lie in host memory
-    assert (zero3.weights, zero3.gradients, zero3.optimizer) == (0.5e9, 0.25e9 + 0.5e9, 1.5e9)
-    assert zero3.host == 2.75e9 and zero3.checkpoint == 4e9 + 2e9 + 12e9
-    assert zero3.resuming == 1.5e9 and alone.resuming == 4e9  # the optimiser's part of a checkpoint, while it loads
-    zero2 = estimate(parameters, Parallelism(8, zero=2))
-    assert (zero2.weights, zero2.gradients, zero2.optimizer) == (4e9, 0.25e9, 1.5e9)
-    lora = estimate(parameters, Parallelism(), adapter=True)
-    assert (lora.checkpoint, lora.model) == (6e9, 2e9)
 
 
 def test_the_card_of_a_run_tells_data_settings_and_numbers(configure):

@@ -265,11 +265,12 @@ def build_tiny_model(
     tokenizer_dir: str | os.PathLike | None = None,
     texts: Iterable[str] | None = None,
     seed: int = 0,
+    text: dict = TEXT,
 ) -> Path:
     """Write a tiny random Qwen2.5-VL checkpoint with its processor to ``output_dir`` and return that path.
 
     ``tokenizer_dir``: build it around Qwen2.5-VL's real tokenizer there. Otherwise a tokenizer is learnt from
-    ``texts`` (default: the demo's). The caller's random state is left alone. Raises what ``load_real_tokenizer``
+    ``texts`` (default: the demo's). ``text``: sizes of the language model. The caller's random state is left alone. Raises what ``load_real_tokenizer``
     raises, and ``ValueError`` when both sources of a tokenizer are given.
     """
     if tokenizer_dir is not None and texts is not None:
@@ -279,7 +280,7 @@ def build_tiny_model(
         tokenizer, chat_template = train_tokenizer(default_texts() if texts is None else texts), CHAT_TEMPLATE
     else:
         tokenizer, chat_template = load_real_tokenizer(Path(tokenizer_dir))
-    config = build_config(tokenizer)
+    config = build_config(tokenizer, text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config)

@@ -182,7 +182,7 @@ def known_arguments() -> set[str]:
 
 
 def rename(flat: dict[str, Any]) -> dict[str, Any]:
-    """The keys of one source with old names replaced by current ones.
+    """The keys of one source with old names replaced by current ones, and values as they were meant.
 
     Raises ValueError if both names of an argument are given with different values.
     """
@@ -196,7 +196,8 @@ def rename(flat: dict[str, Any]) -> dict[str, Any]:
                 f"{old}: {flat[old]!r} contradicts {new}: {flat[new]!r}; {old} is the old name of {new}, remove it"
             )
         renamed[new] = flat[old]
-    return renamed
+    # YAML reads no as false, and the trainer's strategies have the value "no".
+    return {key: "no" if key.endswith("_strategy") and value is False else value for key, value in renamed.items()}
 
 
 def check_arguments(arguments: dict[str, Any], evaluates: bool) -> str | None:
