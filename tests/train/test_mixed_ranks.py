@@ -20,10 +20,10 @@ from .test_deepspeed import train_on_two
 EVERY_PAIR = list(itertools.product(KINDS, repeat=2))
 
 
-def run_ranks(folder: Path, pairs: list[tuple[str, str]], timeout_s: int) -> list[list[dict]]:
+def run_ranks(folder: Path, pairs: list[tuple[str, str]], timeout_s: int, tower: str = "learns") -> list[list[dict]]:
     """What the two ranks recorded in each micro-step. Raises subprocess.TimeoutExpired when they hang."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "tests.train.rank_worker", str(folder), *(",".join(pair) for pair in pairs)]
+    command += ["-m", "tests.train.rank_worker", str(folder), tower, *(",".join(pair) for pair in pairs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=REPOSITORY, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -52,13 +52,38 @@ def test_ranks_with_different_kinds_of_samples(tmp_path):
     for rank in (0, 1):
         assert [step.pop("tower_calls") for step in found[rank]] == [1] * len(EVERY_PAIR)
         for step, (ours, reference) in enumerate(zip(found[rank], expected[rank], strict=True)):
-            assert ours == pytest.approx(reference, rel=1e-3, abs=1e-6), (rank, step)
+            assert {name: ours[name] for name in reference} == pytest.approx(reference, rel=1e-3, abs=1e-6), (
+                rank,
+                step,
+            )
             assert (ours["mask_loss"] > 0) == EVERY_PAIR[step][rank].startswith("supervised")
             assert ours["text_loss"] > 0
     before = dict(rank_worker.make_model().named_parameters())
     for name, parameter in torch.load(tmp_path / "weights.pt").items():
         moved, error = trained[name] - before[name].detach(), parameter - trained[name]
         assert float(error.norm()) <= 1e-2 * float(moved.norm()) + 1e-6, name
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [[("supervised video", "text"), ("supervised image", "video")], pytest.param(EVERY_PAIR, marks=pytest.mark.slow)],
+)
+def test_a_frozen_tower_runs_once_and_never_backward_with_the_same_bits(tmp_path, pairs):
+    """Under ZeRO-3 on two processes with checkpointing, as against a tower that takes part in the backward pass."""
+    runs, trained = {}, {}
+    for tower in ("frozen", "differentiated"):
+        (tmp_path / tower).mkdir()
+        runs[tower] = run_ranks(tmp_path / tower, pairs, timeout_s=600, tower=tower)
+        trained[tower] = torch.load(tmp_path / tower / "weights.pt")
+    for step, (ours, reference) in enumerate(zip(*(itertools.chain(*runs[tower]) for tower in runs), strict=True)):
+        assert (ours["forward"], ours["backward"]) == (1, 0), step
+        for name in ("text_loss", "mask_loss"):
+            assert ours[name] == reference[name], (step, name)
+    assert any(step["backward"] == 1 for rank in runs["differentiated"] for step in rank)
+    before = dict(rank_worker.make_model().named_parameters())
+    for name, weight in trained["frozen"].items():
+        assert torch.equal(weight, trained["differentiated"][name]), name
+        assert torch.equal(weight, before[name]) == name.startswith("model.visual"), name
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A small random Qwen2.5-VL and batches for it, made of token ids and noise."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
@@ -166,3 +167,11 @@ def offset_of(spec: Spec, length: int, padding_side: str) -> int:
 
 def without_supervision(batch: dict) -> dict:
     return {name: value for name, value in batch.items() if name not in SUPERVISION}
+
+
+def tower_runs(visual) -> Counter:
+    """Counts, from here on, each run of the tower's first block."""
+    runs, block = Counter(), visual.blocks[0]
+    block.attn.register_forward_pre_hook(lambda *_: runs.update(["forward"]))
+    block.attn.qkv.register_full_backward_hook(lambda *_: runs.update(["backward"]))
+    return runs

@@ -1,13 +1,12 @@
 """A vision tower that does not learn runs once, forward only, whatever checkpointing and adapters ask for."""
 
 import warnings
-from collections import Counter
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from .inputs import make_batch
+from .inputs import make_batch, tower_runs
 from .test_attention_supervision import MIXED, PAPER, assert_same_gradients, gradients_of, model_with
 
 CHECKPOINTING = {"kept": None, "non-reentrant": False, "reentrant": True}
@@ -22,14 +21,6 @@ def training_model(use_reentrant: bool | None, learning: tuple[str, ...] = ()):
         model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
     model.enable_input_require_grads()  # as the Trainer and PEFT do
     return model
-
-
-def tower_runs(visual) -> Counter:
-    """Counts, from here on, each run of the tower's first block."""
-    runs, block = Counter(), visual.blocks[0]
-    block.attn.register_forward_pre_hook(lambda *_: runs.update(["forward"]))
-    block.attn.qkv.register_full_backward_hook(lambda *_: runs.update(["backward"]))
-    return runs
 
 
 def loss_of(model, batch: dict) -> torch.Tensor:
