@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoProcessor
 from swim.data.collator import SwimCollator
 from swim.demo.model import build_tiny_model
 from swim.train.skipping import CountingCollator
-from swim.video.patches import with_fast_patches
+from swim.video.patches import PIXEL_RANGE, float_patches
 
 
 def samples_per_second(collator, row: dict, workers: int, samples: int, device: str) -> float:
@@ -33,6 +33,7 @@ def samples_per_second(collator, row: dict, workers: int, samples: int, device: 
     )
     for number, batch in enumerate(loader):
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        batch["pixel_values_videos"] = float_patches(batch["pixel_values_videos"], batch.pop(PIXEL_RANGE))
         if number + 1 == workers:
             began = time.perf_counter()
     if device == "cuda":
@@ -54,7 +55,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model = build_tiny_model(Path(folder) / "model")
         processor = AutoProcessor.from_pretrained(model, local_files_only=True)
-        collator = SwimCollator(with_fast_patches(processor), AutoConfig.from_pretrained(model, local_files_only=True))
+        collator = SwimCollator(processor, AutoConfig.from_pretrained(model, local_files_only=True), as_bytes=True)
         draw_clip(Path(folder) / "clip.mp4", 0, 250, options.frames)
         row = make_row(Path(folder) / "clip.mp4", options.frames)
         for workers in options.workers:

@@ -54,6 +54,7 @@ def test_zero3_with_offload_equals_one_process(configure, demo_data):
 
 PREPARED = """
 import sys, torch
+from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
 from swim.train.config import load_config
 from swim.train.run import _join_processes, _make_trainer
@@ -68,17 +69,25 @@ skipped = SkippedRecords(config.output_dir, 1.0, mixture.hashes)
 trainer = _make_trainer(config, config.trainer_arguments(), mixture, skipped, WorkerNotes(0), StopOnSignal())
 batch = trainer.data_collator([mixture.dataset[0]])
 masks = batch["ins_masks"].clone()
+plain = SwimCollator(trainer.processing_class, trainer.model.config, config.data_settings)([mixture.dataset[0]])
 prepared = trainer._prepare_inputs(batch)
-print(prepared["pixel_values_videos"].dtype, prepared["ins_masks"].dtype, torch.equal(prepared["ins_masks"], masks))
+pixels = prepared["pixel_values_videos"]
+print(
+    *(batch["pixel_values_videos"].dtype, pixels.dtype, torch.equal(pixels, plain["pixel_values_videos"].to(pixels.dtype))),
+    *(prepared["ins_masks"].dtype, torch.equal(prepared["ins_masks"], masks), *sorted(set(prepared) ^ set(plain))),
+)
 """
 
 
-def test_masks_keep_their_precision_under_bf16(configure):
-    """Trainer makes bf16 of what else is a float: shares of cells would lose their third digit."""
+def test_masks_and_pixels_keep_their_precision_under_bf16(configure):
+    """Trainer makes bf16 of what is a float. Shares of cells would lose their third digit; pixels, which travel as bytes,
+    are rounded once, after they were made floats."""
     config = configure(bf16=True, **SHARING["ZeRO-2"])
     command = [sys.executable, "-c", PREPARED, str(DEMO_YAML), *flags_of(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.stdout.splitlines()[-1] == "torch.bfloat16 torch.float32 True", done.stderr[-3000:]
+    assert (
+        done.stdout.splitlines()[-1] == "torch.uint8 torch.bfloat16 True torch.float32 True data_counts record_names"
+    ), done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(("offloaded", "adam"), [("offload_param", "AdamW"), ("offload_optimizer", "DeepSpeedCPUAdam")])

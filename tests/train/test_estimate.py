@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import pytest
 
 from swim.demo.model import TEXT, build_tiny_model
 from swim.train.checkpoints import Checkpoints
-from swim.train.estimate import Parallelism, estimate
+from swim.train.estimate import Estimate, Parallelism, estimate, memory_warnings, shared_memory_warnings
+from swim.video.clip import VisualBudget
 
 from .conftest import REPOSITORY, SHARING, flags_of
 from .processes import run_through
@@ -82,3 +84,28 @@ def test_the_estimated_memory_is_that_of_all_tensors_before_a_step(configure, la
     (measured,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"live"')]
     live = measured.pop("live")
     assert live > 50e6 and sum(measured.values()) == pytest.approx(live, rel=0.1)
+
+
+def test_the_memory_of_host_and_gpu_is_compared_with_what_is_needed():
+    gigabyte = 10**9
+    needs = Estimate(
+        weights=4 * gigabyte, gradients=2 * gigabyte, optimizer=10 * gigabyte, host=12 * gigabyte, checkpoint=0, model=0
+    )
+    assert memory_warnings(needs, 96 * gigabyte, 4 * gigabyte, processes=8) == []
+    (host,) = memory_warnings(needs, 96 * gigabyte - 1, 4 * gigabyte, processes=8)
+    assert host == "warning: not enough memory: 96.00 GB needed, without activations"
+    (gpu,) = memory_warnings(needs, 96 * gigabyte, 4 * gigabyte - 1, processes=8)
+    assert "not enough GPU memory: 4.00 GB needed" in gpu
+    (alone,) = memory_warnings(needs, 16 * gigabyte - 1, None, processes=1)
+    assert "not enough memory: 16.00 GB" in alone
+
+
+def test_too_little_shared_memory_for_the_data_workers_is_told(tmp_path):
+    """32 frames of 768 cells are 58 MB as bytes; 8 processes with 4 workers that have 2 batches ready need 64 of them."""
+    assert shared_memory_warnings(VisualBudget(), 1, 0, None, 8, tmp_path) == []
+    assert shared_memory_warnings(VisualBudget(), 1, 4, None, 8, tmp_path / "none") == []
+    free = shutil.disk_usage(tmp_path).free
+    few = VisualBudget(max_frames=2, max_pixels=free // 100, total_pixels=free)
+    assert shared_memory_warnings(few, 1, 4, 2, 2, tmp_path) == []  # 96 % of what is free
+    (told,) = shared_memory_warnings(VisualBudget(), 10**6, 4, None, 8, tmp_path)
+    assert "may take 3,699,376.13 GB" in told and str(tmp_path) in told and "--shm-size 3445313g" in told

@@ -18,7 +18,6 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from swim.train.checkpoints import Checkpoints, problem
 from swim.train.config import ConfigError
-from swim.train.estimate import Estimate, memory_warnings
 from swim.train.faults import TrainingFault, report_faults, saving
 from swim.train.run import train
 from swim.train.worker_notes import WorkerNotes
@@ -288,17 +287,3 @@ def test_a_full_gpu_is_told_in_one_line(tmp_path):
     assert str(caught.value).startswith(
         "the memory of the GPU is full (CUDA out of memory). Set activation_checkpointing"
     )
-
-
-def test_the_memory_of_host_and_gpu_is_compared_with_what_is_needed():
-    gigabyte = 10**9
-    needs = Estimate(
-        weights=4 * gigabyte, gradients=2 * gigabyte, optimizer=10 * gigabyte, host=12 * gigabyte, checkpoint=0, model=0
-    )
-    assert memory_warnings(needs, 96 * gigabyte, 4 * gigabyte, processes=8) == []
-    (host,) = memory_warnings(needs, 96 * gigabyte - 1, 4 * gigabyte, processes=8)
-    assert host == "warning: not enough memory: 96.00 GB needed, without activations"
-    (gpu,) = memory_warnings(needs, 96 * gigabyte, 4 * gigabyte - 1, processes=8)
-    assert "not enough GPU memory: 4.00 GB needed" in gpu
-    (alone,) = memory_warnings(needs, 16 * gigabyte - 1, None, processes=1)
-    assert "not enough memory: 16.00 GB" in alone

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Qwen2VLVideoProcessor
 
-from swim.video.patches import PatchingVideoProcessor, with_fast_patches
+from swim.video.patches import PIXEL_RANGE, PatchingVideoProcessor, float_patches, with_fast_patches
 
 
 def videos(*shapes) -> list[torch.Tensor]:
@@ -23,6 +23,17 @@ def test_patches_are_the_stock_processors(tiny_processor, shapes):
     assert found.keys() == expected.keys()
     assert found["pixel_values_videos"].dtype == torch.float32
     assert torch.equal(found["pixel_values_videos"], expected["pixel_values_videos"])
+    assert torch.equal(found["video_grid_thw"], expected["video_grid_thw"])
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_patches_that_travel_as_bytes_become_the_same_floats(tiny_processor, shapes):
+    settings = {"do_resize": False, "do_sample_frames": False, "return_tensors": "pt"}
+    expected = tiny_processor.video_processor(videos=videos(*shapes), **settings)
+    found = with_fast_patches(tiny_processor, as_bytes=True).video_processor(videos=videos(*shapes), **settings)
+    assert found["pixel_values_videos"].dtype == torch.uint8
+    floats = float_patches(found["pixel_values_videos"], found[PIXEL_RANGE])
+    assert floats.dtype == torch.float32 and torch.equal(floats, expected["pixel_values_videos"])
     assert torch.equal(found["video_grid_thw"], expected["video_grid_thw"])
 
 
@@ -57,3 +68,4 @@ def test_the_whole_processor_gives_the_same_batch_and_is_left_alone(tiny_process
     assert all(torch.equal(torch.as_tensor(found[name]), torch.as_tensor(expected[name])) for name in expected)
     assert type(tiny_processor.video_processor) is Qwen2VLVideoProcessor
     assert type(fast.video_processor) is PatchingVideoProcessor and with_fast_patches(fast) is fast
+    assert with_fast_patches(fast, as_bytes=True).video_processor.as_bytes and not fast.video_processor.as_bytes

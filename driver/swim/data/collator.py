@@ -43,11 +43,14 @@ class SwimCollator:
     position_ids: int64[3, B, S]; whole numbers, since floats such as second_per_grid_ts lose digits in bf16 training
     pixel_values(_videos), image_grid_thw, video_grid_thw: as the processor makes them
     attn_labels, ins_contents_labels: int64[B, S]; ins_masks: float32[B, N, T, Hm, Wm]; mask_index: bool[B, N, T]
+
+    as_bytes: pixel_values_videos is uint8 and `pixel_range` comes with it; `swim.video.patches.float_patches` makes of them
+    what the model reads.
     """
 
-    def __init__(self, processor, model_config, settings: DataSettings = DataSettings()):
+    def __init__(self, processor, model_config, settings: DataSettings = DataSettings(), as_bytes: bool = False):
         self.processor = processor
-        self._patching = with_fast_patches(processor)
+        self._patching = with_fast_patches(processor, as_bytes)
         self.settings = settings
         self.visual_ids = [model_config.image_token_id, model_config.video_token_id]
         vision = model_config.vision_config

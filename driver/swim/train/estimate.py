@@ -1,5 +1,6 @@
 """What a run needs of memory and disk, said before its first step."""
 
+import math
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from swim.files import human_bytes
 from swim.train.checkpoints import Checkpoints
 from swim.train.config import ConfigError
+from swim.video.clip import VisualBudget
 
 _ADAM_STATES = 2
 
@@ -163,6 +165,32 @@ def memory_warnings(needs: Estimate, host_free: int, gpu_free: int | None, proce
             f"{human_bytes(gpu_free)} free; share the run (deepspeed, fsdp), offload, or train with LoRA"
         )
     return warnings
+
+
+_SHARED = Path("/dev/shm")
+_CHANNELS = 3
+
+
+def shared_memory_warnings(
+    budget: VisualBudget, batch_size: int, workers: int, prefetch: int | None, processes: int, folder: Path = _SHARED
+) -> list[str]:
+    """A line where the shared memory of this machine cannot hold the pixels that its data workers have ready.
+
+    workers: of each of the machine's `processes`. prefetch: batches that each of them has ready; None as torch has it.
+    folder: where the system keeps shared memory; without one there is nothing to say.
+    """
+    if not workers or not folder.is_dir():
+        return []
+    pixels = min(budget.max_frames * budget.max_pixels, budget.total_pixels)
+    needed = pixels * _CHANNELS * batch_size * workers * (2 if prefetch is None else prefetch) * processes
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return []
+    return [
+        f"warning: {human_bytes(free)} of shared memory free in {folder}, the batches of the longest videos that data workers "
+        f"have ready may take {human_bytes(needed)}, and a worker that finds none dies of a bus error; give a container "
+        f"more (docker run --shm-size {math.ceil(needed / 2**30)}g), or lower dataloader_num_workers"
+    ]
 
 
 def free_gpu_bytes() -> int | None:

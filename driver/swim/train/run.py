@@ -29,7 +29,7 @@ from swim.models.supervision import AttentionSupervisionConfig
 from swim.train.card import write_card
 from swim.train.checkpoints import Checkpoints, FinishCheckpoints, problem, processes_of
 from swim.train.config import ConfigError, TrainConfig, trackers
-from swim.train.estimate import Estimate, check_room, estimate, numbers_of, parallelism_of
+from swim.train.estimate import Estimate, check_room, estimate, numbers_of, parallelism_of, shared_memory_warnings
 from swim.train.faults import report_faults, saving
 from swim.train.fusing import fuse_elementwise
 from swim.train.model import attention_implementation, load_model, lora_config
@@ -89,7 +89,7 @@ def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
         _announce(config, trainer, mixture, resume)
         if changed:
             console.print(f"continuing although these differ: {', '.join(changed)}")
-        for line in check_room(needs, folder.path, config.save_total_limit, int(os.environ.get("LOCAL_WORLD_SIZE", 1))):
+        for line in _room(config, arguments, needs):
             console.print(line)
         step = 0 if resume is None else read_state(resume).global_step
         skipped.forget_after(step)
@@ -173,7 +173,7 @@ def _make_trainer(
     if config.fuse_elementwise:
         fuse_elementwise(model)
     folder, supervision = Path(config.output_dir), model.config.attention_supervision
-    collator = SwimCollator(processor, model.config, config.data_settings)
+    collator = SwimCollator(processor, model.config, config.data_settings, as_bytes=True)
     trainer = SwimTrainer(
         model=model,
         args=arguments,
@@ -222,6 +222,20 @@ def _summary(trainer: SwimTrainer, result: TrainOutput) -> dict:
 def _needs(config: TrainConfig, trainer: SwimTrainer) -> Estimate:
     model = trainer.accelerator.unwrap_model(trainer.model)
     return estimate(numbers_of(model), parallelism_of(trainer.accelerator), adapter=config.lora is not None)
+
+
+def _room(config: TrainConfig, arguments: SFTConfig, needs: Estimate) -> list[str]:
+    """Lines about memory and disk of this machine. Raises ConfigError when the disk cannot hold a checkpoint."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    reading = (
+        arguments.per_device_train_batch_size,
+        arguments.dataloader_num_workers,
+        arguments.dataloader_prefetch_factor,
+    )
+    return [
+        *check_room(needs, Path(config.output_dir), config.save_total_limit, processes),
+        *shared_memory_warnings(config.data_settings.budget, *reading, processes),
+    ]
 
 
 def _stopped(stop: StopOnSignal, trainer: SwimTrainer, folder: RunFolder, state: PartialState) -> Stopped:

@@ -13,6 +13,7 @@ from swim.train.balancing import SortedSteps
 from swim.train.resumable import ResumableTrainer
 from swim.train.skipping import COUNTS, SkippedRecords
 from swim.train.watch import most_of_ranks, peak_memory_bytes
+from swim.video.patches import PIXEL_RANGE, float_patches
 
 # What is summed over micro-steps between two log lines, in this order.
 _SUMS = (
@@ -73,9 +74,17 @@ class SwimTrainer(ResumableTrainer, SFTTrainer):
         return loader
 
     def _prepare_inputs(self, inputs):
-        """The masks keep their precision: under DeepSpeed Trainer rounds every float input to the model's bf16."""
-        rest = {name: tensor for name, tensor in inputs.items() if name != "ins_masks"}
-        return {**super()._prepare_inputs(rest), "ins_masks": inputs["ins_masks"].to(self.args.device)}
+        """The inputs on the device, where pixels that came as bytes become floats.
+
+        Masks, and what makes floats of bytes, keep their precision: under DeepSpeed Trainer rounds every float input to
+        the model's bf16.
+        """
+        exact = {name: inputs[name].to(self.args.device) for name in ("ins_masks", PIXEL_RANGE) if name in inputs}
+        prepared = super()._prepare_inputs({name: inputs[name] for name in inputs if name not in exact})
+        if PIXEL_RANGE in exact:
+            patches = float_patches(prepared["pixel_values_videos"], exact.pop(PIXEL_RANGE))
+            prepared["pixel_values_videos"] = self._prepare_input(patches)
+        return {**prepared, **exact}
 
     def _note_data(self, inputs):
         """Takes out of the batch what the counting collator put into it for the trainer."""

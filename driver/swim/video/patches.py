@@ -6,13 +6,20 @@ import torch
 from transformers import Qwen2VLVideoProcessor
 from transformers.feature_extraction_utils import BatchFeature
 
+PIXEL_RANGE = "pixel_range"
+
 
 class PatchingVideoProcessor(Qwen2VLVideoProcessor):
     """Qwen2VLVideoProcessor that cuts the bytes of sized frames into patches first and turns them into floats last.
 
     The same values to the bit. Stock makes the floats first, four bytes for one, and copies them three times: a third of
     the whole data path at the paper's size, driver/benchmarks/data_throughput.py has the numbers.
+
+    as_bytes: leave the floats to `float_patches`, on the device: a quarter of the memory on the way. `pixel_values_videos`
+    is uint8 then, and `PIXEL_RANGE` comes with it.
     """
+
+    as_bytes = False
 
     def _preprocess(self, videos: list[torch.Tensor], **settings) -> BatchFeature:  # type: ignore[override]  # by name
         sized = not settings["do_resize"] and all(video.dtype == torch.uint8 for video in videos)
@@ -21,40 +28,53 @@ class PatchingVideoProcessor(Qwen2VLVideoProcessor):
         to_bytes = 1.0 / settings["rescale_factor"]  # rescaling and normalising in one, with stock's arithmetic
         mean, std = (torch.tensor(settings[name]) * to_bytes for name in ("image_mean", "image_std"))
         sizes = {name: settings[name] for name in ("patch_size", "merge_size", "temporal_patch_size")}
-        patches, grids = patchify_videos(videos, mean, std, **sizes)
-        return BatchFeature({"pixel_values_videos": patches, "video_grid_thw": grids})
+        pixel_range = torch.stack([mean, std])
+        patches, grids = patchify_videos(videos, None if self.as_bytes else pixel_range, **sizes)
+        found = {"pixel_values_videos": patches, "video_grid_thw": grids}
+        return BatchFeature({**found, PIXEL_RANGE: pixel_range} if self.as_bytes else found)
 
 
-def with_fast_patches(processor):
+def with_fast_patches(processor, as_bytes: bool = False):
     """The processor (as it is, when its videos are not patched in Qwen2-VL's way) with a PatchingVideoProcessor.
 
     A copy for computing with: keep the processor itself for `save_pretrained`, which writes the class's name.
     """
-    if type(processor.video_processor) is not Qwen2VLVideoProcessor:
+    given = processor.video_processor
+    if type(given) is PatchingVideoProcessor and given.as_bytes == as_bytes:
+        return processor
+    if type(given) not in (Qwen2VLVideoProcessor, PatchingVideoProcessor):
         return processor
     fast = copy.copy(processor)
-    fast.video_processor = PatchingVideoProcessor.from_dict(processor.video_processor.to_dict())
+    fast.video_processor = PatchingVideoProcessor.from_dict(given.to_dict())
+    fast.video_processor.as_bytes = as_bytes
     return fast
+
+
+def float_patches(patches: torch.Tensor, pixel_range: torch.Tensor) -> torch.Tensor:
+    """float32[P, C * n], what the vision tower reads, of uint8[P, C * n]. pixel_range: float32[2, C], mean and standard
+    deviation in units of a byte."""
+    mean, std = pixel_range[:, :, None]
+    return ((patches.unflatten(1, (len(mean), -1)) - mean) / std).flatten(1)
 
 
 def patchify_videos(
     videos: list[torch.Tensor],
-    mean: torch.Tensor,
-    std: torch.Tensor,
+    pixel_range: torch.Tensor | None,
     patch_size: int = 14,
     merge_size: int = 2,
     temporal_patch_size: int = 2,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(float32[P, C * t * p * p], int64[V, 3]): patches of all videos, and each one's grid (steps, rows, columns).
 
-    videos: uint8[F, C, h, w], h and w multiples of p * m; an odd last frame is repeated to fill its step. mean, std:
-    float32[C], in units of a byte. Patches go step by step, within it merged cell by merged cell, row by row; within a
+    videos: uint8[F, C, h, w], h and w multiples of p * m; an odd last frame is repeated to fill its step. pixel_range: as
+    of `float_patches`; None leaves the patches uint8. Patches go step by step, within it merged cell by merged cell, row by row; within a
     cell its m x m patches; within a patch channel, frame, row, column.
     """
     m, p, t = merge_size, patch_size, temporal_patch_size
     grids = [(-(-len(v) // t), v.shape[2] // p, v.shape[3] // p) for v in videos]
     channels = videos[0].shape[1]
-    patches = torch.empty(sum(a * b * c for a, b, c in grids), channels, t * p * p)
+    count = sum(steps * rows * columns for steps, rows, columns in grids)
+    patches = torch.empty(count, channels, t * p * p, dtype=torch.uint8 if pixel_range is None else torch.float32)
     filled = 0
     for video, (steps, rows, columns) in zip(videos, grids):
         for step in range(steps):  # one after the other: the bytes of a step stay in the processor's cache
@@ -62,6 +82,10 @@ def patchify_videos(
             frames = torch.cat([frames, frames[-1:].expand(t - len(frames), -1, -1, -1)])
             cells = frames.reshape(t, channels, rows // m, m, p, columns // m, m, p).permute(2, 5, 3, 6, 1, 0, 4, 7)
             target = patches[filled : filled + rows * columns]
-            torch.sub(cells.reshape(target.shape), mean[:, None], out=target).div_(std[:, None])
+            if pixel_range is None:
+                target.view(cells.shape).copy_(cells)
+            else:
+                mean, std = pixel_range[:, :, None]
+                torch.sub(cells.reshape(target.shape), mean, out=target).div_(std)
             filled += rows * columns
     return patches.flatten(1), torch.tensor(grids)
