@@ -5,9 +5,6 @@ import re
 import shutil
 from pathlib import Path
 
-from accelerate import PartialState
-from transformers import TrainerCallback
-
 from swim.files import to_disk, write_atomically
 
 MARKER = "complete.json"
@@ -107,18 +104,3 @@ def problem(checkpoint: Path) -> str | None:
 def processes_of(checkpoint: Path) -> int:
     """How many processes a complete checkpoint belongs to."""
     return json.loads((checkpoint / MARKER).read_text())["processes"]
-
-
-class FinishCheckpoints(TrainerCallback):
-    """Finishes each checkpoint when all processes have saved. To be added last: others save files of their own."""
-
-    def __init__(self, checkpoints: Checkpoints, keep: int | None):
-        self.checkpoints = checkpoints
-        self.keep = keep
-
-    def on_save(self, args, state, control, **kwargs):
-        processes = PartialState()
-        processes.wait_for_everyone()
-        if processes.is_main_process:
-            checkpoint = self.checkpoints.path(state.global_step)
-            self.checkpoints.finish(checkpoint, self.keep, state.best_model_checkpoint, processes.num_processes)

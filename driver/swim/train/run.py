@@ -27,10 +27,11 @@ from swim.model_name import NoModel, check_model_name
 from swim.models.load import write_supervision
 from swim.models.supervision import AttentionSupervisionConfig
 from swim.train.card import write_card
-from swim.train.checkpoints import Checkpoints, FinishCheckpoints, problem, processes_of
+from swim.train.checkpoints import Checkpoints, problem, processes_of
 from swim.train.config import ConfigError, TrainConfig, trackers
 from swim.train.estimate import Estimate, check_room, estimate, numbers_of, parallelism_of, shared_memory_warnings
 from swim.train.faults import report_faults, saving
+from swim.train.finishing import FinishCheckpoints
 from swim.train.fusing import fuse_elementwise
 from swim.train.model import attention_implementation, load_model, lora_config
 from swim.train.parameters import parts_table
@@ -97,8 +98,10 @@ def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
             keep_wandb_run(folder.path)
     state.wait_for_everyone()
 
+    finishing = FinishCheckpoints(Checkpoints(folder.path), config.save_total_limit, needs.checkpoint)
+    trainer.add_callback(finishing)
     with report_faults(notes, config.dataloader_timeout_s):
-        with stop.listening(), trainer.clock.running(), _unpickling(resume, arguments):
+        with finishing, stop.listening(), trainer.clock.running(), _unpickling(resume, arguments):
             result = trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         if stop.agreed and trainer.state.global_step < trainer.state.max_steps:
             raise _stopped(stop, trainer, folder, state)
@@ -172,7 +175,7 @@ def _make_trainer(
     model, processor = load_model(config, arguments.deepspeed is not None and bool(arguments.bf16))
     if config.fuse_elementwise:
         fuse_elementwise(model)
-    folder, supervision = Path(config.output_dir), model.config.attention_supervision
+    supervision = model.config.attention_supervision
     collator = SwimCollator(processor, model.config, config.data_settings, as_bytes=True)
     trainer = SwimTrainer(
         model=model,
@@ -193,9 +196,8 @@ def _make_trainer(
         trainer.add_callback(SaveSettings(lambda path: write_supervision(path, supervision)))
     if "tensorboard" in trackers(arguments):
         trainer.remove_callback(TensorBoardCallback)
-        trainer.add_callback(TensorBoard(folder / "tensorboard"))
+        trainer.add_callback(TensorBoard(Path(config.output_dir) / "tensorboard"))
     trainer.add_callback(stop)
-    trainer.add_callback(FinishCheckpoints(Checkpoints(folder), config.save_total_limit))
     return trainer
 
 
