@@ -198,11 +198,11 @@ def evaluate(model, batches: list[dict]) -> dict[str, float]:
         names = ("input_ids", "attention_mask", "position_ids", "video_grid_thw")
         vision = {"video": BaseModelOutputWithPooling(pooler_output=batch["vision"])}
         hidden = model.model(**{name: batch[name] for name in names}, mm_encoder_outputs=vision).last_hidden_state
-        # The pattern is the last word of an answer: the label before the end of the turn.
+        # The pattern is the last word of an answer: the label before the full stop and the end of the turn.
         labels = batch["labels"]
         row, end = (labels == model.config.text_config.eos_token_id).nonzero(as_tuple=True)
-        predicted = model.lm_head(hidden[row, end - 2]).argmax(-1)
-        right += int((predicted == labels[row, end - 1]).sum())
+        predicted = model.lm_head(hidden[row, end - 3]).argmax(-1)
+        right += int((predicted == labels[row, end - 2]).sum())
         asked += len(row)
     model.train()
     points, inside, _, scored, _ = sums.tolist()

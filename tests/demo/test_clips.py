@@ -165,7 +165,7 @@ def test_train_records_ask_about_every_object_in_nl_refer_form(kind, count, requ
         colour, shape = spans[0].split()
         assert colour in COLOURS and shape in SHAPES and len(set(spans)) == len(record["annotation"])
         choice = question.text.endswith("Answer with the option's letter from the given choices directly.")
-        assert answer.text in [f"The {spans[0]} {word}" for word in (LETTERED if choice else PATTERNS)]
+        assert answer.text in [f"The {spans[0]} is {word}." for word in (LETTERED if choice else PATTERNS)]
         assert not choice or kind == "lettered"
         for annotation in record["annotation"]:
             assert set(annotation) == {"0", "2"}
@@ -179,7 +179,7 @@ def test_both_answers_about_a_pattern_say_the_same(lettered):
         clip = list(group)
         for plain, choice in zip(clip[0:5:2], clip[1:4:2]):
             assert plain["annotation"] == choice["annotation"]
-            said, letter = (record["conversations"][1]["value"].split()[-1] for record in (plain, choice))
+            said, letter = (record["conversations"][1]["value"].rstrip(".").split()[-1] for record in (plain, choice))
             assert f"{letter} {said}" in choice["conversations"][0]["value"].splitlines()
         assert all("pattern" not in record["conversations"][0]["value"] for record in clip[5:])
 

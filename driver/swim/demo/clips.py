@@ -28,16 +28,14 @@ from swim.demo.shapes import COLOURS, PATTERNS, SHAPES, ClipSettings, Thing, dra
 from swim.prompts import LETTERS, bench_q_prompt
 from swim.video.encoder import write_video
 
-# The pattern follows the noun at once: the token that looks at the object is the one that has to tell what it sees.
-ANSWER = "The {} {}"
-# The same for multiple choice, with the options always in the order of PATTERNS: a tiny model does not learn in minutes
-# to look a letter up among options in another order.
-CHOICE = "The {} ({})"
+# What is seen follows the noun that looks at it. In multiple choice the options always are in the order of PATTERNS: a tiny
+# model does not learn in minutes to look a letter up among options in another order.
+CHOICE = "The {} is ({})."
 
 Kind = Literal["open", "lettered", "talking"]
 VIDEO = "<video>\n"
 _SPLITS = ("train", "held_out")
-LAYOUT_VERSION = 7  # raise it when the drawing or the layout changes, so that old folders are made again
+LAYOUT_VERSION = 8  # raise it when the drawing or the layout changes, so that old folders are made again
 _PARALLEL_FROM_CLIPS = 64  # below this, starting worker processes costs more than it saves
 
 
@@ -61,7 +59,7 @@ def demo_texts(kind: Kind = "open") -> Iterator[str]:
         for shape in SHAPES:
             yield WHAT_PATTERN.format(f"{colour} {shape}")
             for pattern in PATTERNS:
-                yield ANSWER.format(f"{colour} {shape}", pattern)
+                yield talk.ANSWER.format(f"{colour} {shape}", pattern)
 
 
 def _lettered_texts() -> Iterator[str]:
@@ -91,13 +89,13 @@ def _annotation(masks: np.ndarray, every: int) -> dict:
     return annotation
 
 
-def conversations(phrase: str, pattern: str, answer: str = ANSWER) -> tuple[list[dict], list[dict]]:
+def conversations(phrase: str, pattern: str) -> tuple[list[dict], list[dict]]:
     """Return the tagged question and answer about one object, in NL-Refer's form: an open one and Bench-Q's."""
     tagged = f"<ins>{phrase}</ins>"
     question = WHAT_PATTERN.format(tagged)
     choice = CHOICE.format(tagged, LETTERS[PATTERNS.index(pattern)])
     return (
-        _turns(question, answer.format(tagged, pattern)),
+        _turns(question, talk.ANSWER.format(tagged, pattern)),
         _turns(bench_q_prompt(question, PATTERNS), choice),
     )
 
@@ -129,11 +127,9 @@ def _other_record(tracks: list[Track], video: str, rng: np.random.Generator) -> 
     return {"video": video, "conversations": _chosen(choice), "annotation": annotation}
 
 
-def _held_out_record(
-    things: list[Thing], annotations: list[dict], video: str, asked: int, other: int, answer: str
-) -> dict:
+def _held_out_record(things: list[Thing], annotations: list[dict], video: str, asked: int, other: int) -> dict:
     """An open question's record plus ``swap`` (the question about another object) and ``all_objects``."""
-    turns, swapped = (conversations(things[i].phrase, things[i].pattern, answer=answer)[0] for i in (asked, other))
+    turns, swapped = (conversations(things[i].phrase, things[i].pattern)[0] for i in (asked, other))
     return {
         "video": video,
         "conversations": turns,
@@ -160,8 +156,7 @@ def make_clip(index: int, split: str, root: Path, seed: int, settings: ClipSetti
     annotations = [_annotation(mask, settings.annotate_every) for mask in masks]
     order = [int(i) for i in rng.permutation(len(things))]
     if split == "held_out":
-        answer = talk.ANSWER if kind == "talking" else ANSWER
-        return [_held_out_record(things, annotations, video, order[0], order[1], answer)]
+        return [_held_out_record(things, annotations, video, order[0], order[1])]
     tracks = [Track(things[i].phrase, things[i].pattern, annotations[i]) for i in order]
     if kind == "talking":
         return [talk.talk_record(tracks, video, rng)]
