@@ -10,7 +10,7 @@ masks in 10 frames. Of each clip 32 frames within the paper's pixel budget are s
 swim    SampleReader and SwimCollator: the whole batch, with labels and the four supervision tensors
 plain   what Qwen2.5-VL's documentation shows: qwen-vl-utils' fetch_video (decord), the processor on text and video; then
         pycocotools for every annotated mask, resized to the grid. No labels, no supervision tensors. decord's fps is left
-        out of the call: transformers 5.23 refuses what fetch_video returns
+        out of the call: transformers 5.24 refuses what fetch_video returns
 
 Besides, what each reader of `video_reader` takes for the same 32 frames, opening included, its pixels compared with ours
 (torchcodec where it finds an FFmpeg).

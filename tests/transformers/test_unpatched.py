@@ -132,7 +132,7 @@ def test_generated_tokens_are_upstreams(models, name, sampled, use_cache, monkey
         torch.manual_seed(0)
         options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": sampled, "use_cache": use_cache}
         output = model.generate(**batch, **options, output_logits=True, return_dict_in_generate=True)
-        assert (output.past_key_values is not None) == use_cache
+        assert (output.cache is not None) == use_cache
         generated.append((output.sequences, torch.stack(output.logits)))
     assert generated[0][0].shape[1] == batch["input_ids"].shape[1] + 8
     assert torch.equal(generated[0][0], generated[1][0]) and torch.equal(generated[0][1], generated[1][1])

@@ -160,15 +160,15 @@ def test_masks_of_any_floating_dtype_give_the_same_loss(dtype):
         ),
         (lambda model, batch: {"logits_to_keep": 1}, "logits_to_keep: expected 0"),
         (
-            lambda model, batch: {"past_key_values": model(**without_supervision(batch)).past_key_values},
-            "past_key_values: expected none",
+            lambda model, batch: {"cache": model(**without_supervision(batch)).cache},
+            "cache: expected none",
         ),
         (
             lambda model, batch: {"position_ids": torch.zeros(4, *batch["input_ids"].shape).long()},
             "position_ids: expected 3 components",
         ),
     ],
-    ids=["embeddings alone", "embeddings too", "logits_to_keep", "past_key_values", "packed"],
+    ids=["embeddings alone", "embeddings too", "logits_to_keep", "cache", "packed"],
 )
 def test_arguments_that_exclude_supervision_are_named(arguments, message):
     model, batch = model_with(PAPER), make_batch(ONE)

@@ -91,7 +91,7 @@ def supervised_forward(
     image_grid_thw=None,
     video_grid_thw=None,
     mm_encoder_outputs=None,
-    past_key_values=None,
+    cache=None,
     inputs_embeds=None,
     position_ids=None,
     use_cache=None,
@@ -109,7 +109,7 @@ def supervised_forward(
     supervision = Supervision(*supervision)
     check_supervision(input_ids, *supervision)
     require(inputs_embeds is None, "inputs_embeds: expected none, the visual block is found in input_ids")
-    require(past_key_values is None, "past_key_values: expected none, rows are computed over the whole sequence")
+    require(cache is None, "cache: expected none, rows are computed over the whole sequence")
     require(type(logits_to_keep) is int and logits_to_keep == 0, "logits_to_keep: expected 0, no logits are returned")
     require(
         attention_mask is None or attention_mask.shape == input_ids.shape,
