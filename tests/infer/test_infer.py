@@ -111,7 +111,7 @@ def test_the_streamed_pieces_are_the_greedy_answer(sources, model_dir, name, req
     collator = SwimCollator(processor, model.config, SETTINGS)
     sample = collator.read(visual_record("here", sources / name, None, PROMPT))
     pieces, ids = drain(stream_answer(model, collator, sample, max_new_tokens=30))
-    assert len(set(ids)) > 15 and len(pieces) > 5
+    assert len(set(ids)) > 15 and len(pieces) > 3
     assert "".join(pieces) == next(generate_answers(model, collator, [sample], max_new_tokens=30))
     assert "".join(pieces) == processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
 

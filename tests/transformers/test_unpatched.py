@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as fork
 
@@ -31,11 +32,11 @@ VIDEOS = [
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory):
     """Upstream's own modeling module."""
-    archives = sorted(CACHE.glob("*.tar.gz"))
-    if not archives:
+    release = transformers.__version__.partition("+")[0]
+    path = CACHE / f"transformers-{release}.tar.gz"  # beside it may lie that of an earlier release
+    if not path.exists():
         pytest.skip(f"no upstream source archive in {CACHE}; the fork's build keeps it there")
-    assert len(archives) == 1, archives
-    with tarfile.open(archives[0]) as archive:
+    with tarfile.open(path) as archive:
         (name,) = [name for name in archive.getnames() if name.split("/", 1)[-1] == MODELING]
         source = archive.extractfile(name).read()
     path = tmp_path_factory.mktemp("upstream") / "modeling_qwen2_5_vl_unpatched.py"
