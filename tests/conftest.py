@@ -7,6 +7,7 @@ As `transformers.test_mrope` it would take the place of the real transformers.
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # `python -m pytest` inside tests/ puts this folder on the path, and tests/transformers before the real one.
@@ -95,6 +96,13 @@ def make_tiny_config():
 def make_tiny_model():
     """Function: a small random Qwen2.5-VL, see tests/transformers/inputs.py."""
     return inputs.make_tiny_model
+
+
+@pytest.fixture(params=inputs.FAMILIES)
+def each_family(request) -> Iterator[inputs.TinyFamily]:
+    """Small models and their batches are of each family in turn."""
+    with inputs.of_family(request.param) as family:
+        yield family
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
-"""One rank of test_mixed_ranks: `torchrun --nproc_per_node=2 -m tests.train.rank_worker FOLDER TOWER [KIND,KIND ...]`.
+"""One rank of test_mixed_ranks:
 
-Trains the small random model under ZeRO-3, one micro-step per pair of kinds: the first kind on rank 0, the second on
+    torchrun --nproc_per_node=2 -m tests.train.rank_worker FOLDER FAMILY TOWER [KIND,KIND ...]
+
+Trains the small random model of a family under ZeRO-3, one micro-step per pair of kinds: the first kind on rank 0, the second on
 rank 1. TOWER: learns; frozen, with activation checkpointing; or differentiated, the same with a gradient of the pixels,
 for which the frozen tower takes part in the backward pass. Leaves in FOLDER rank-N.json, a list with {"text_loss",
 "mask_loss", "tower_calls", "forward", "backward"} of each micro-step, the last two of its first block, and weights.pt.
@@ -15,7 +17,7 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from ..transformers.inputs import Spec, make_batch, make_tiny_config, make_tiny_model, tower_runs
+from ..transformers.inputs import Spec, make_batch, make_tiny_config, make_tiny_model, of_family, tower_runs
 
 KINDS = {
     "supervised video": Spec("video", (2, 3, 4), tags={1: 0, 3: 1}),
@@ -76,4 +78,5 @@ def main(folder: Path, tower: str, pairs: list[list[str]]):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], [pair.split(",") for pair in sys.argv[3:]])
+    with of_family(sys.argv[2]):
+        main(Path(sys.argv[1]), sys.argv[3], [pair.split(",") for pair in sys.argv[4:]])

@@ -12,6 +12,7 @@ import torch
 
 from swim.train.run import train
 
+from ..transformers.inputs import family
 from . import rank_worker
 from .conftest import REPOSITORY, SHARING, log_entries, weights
 from .rank_worker import KINDS
@@ -23,7 +24,7 @@ EVERY_PAIR = list(itertools.product(KINDS, repeat=2))
 def run_ranks(folder: Path, pairs: list[tuple[str, str]], timeout_s: int, tower: str = "learns") -> list[list[dict]]:
     """What the two ranks recorded in each micro-step. Raises subprocess.TimeoutExpired when they hang."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "tests.train.rank_worker", str(folder), tower, *(",".join(pair) for pair in pairs)]
+    command += ["-m", "tests.train.rank_worker", str(folder), family().name, tower, *(",".join(pair) for pair in pairs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=REPOSITORY, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -45,6 +46,7 @@ def train_alone(pairs: list[tuple[str, str]]) -> tuple[list[list[dict]], dict[st
     return recorded, {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
+@pytest.mark.usefixtures("each_family")
 def test_ranks_with_different_kinds_of_samples(tmp_path):
     """No hang, the tower once per micro-step on each rank, and the weights of one process that averages both losses."""
     found = run_ranks(tmp_path, EVERY_PAIR, timeout_s=600)
@@ -68,7 +70,8 @@ def test_ranks_with_different_kinds_of_samples(tmp_path):
     "pairs",
     [[("supervised video", "text"), ("supervised image", "video")], pytest.param(EVERY_PAIR, marks=pytest.mark.slow)],
 )
-def test_a_frozen_tower_runs_once_and_never_backward_with_the_same_bits(tmp_path, pairs):
+@pytest.mark.parametrize("each_family", ["qwen2_5_vl", pytest.param("qwen3_vl", marks=pytest.mark.slow)], indirect=True)
+def test_a_frozen_tower_runs_once_and_never_backward_with_the_same_bits(tmp_path, pairs, each_family):
     """Under ZeRO-3 on two processes with checkpointing, as against a tower that takes part in the backward pass."""
     runs, trained = {}, {}
     for tower in ("frozen", "differentiated"):

@@ -53,12 +53,12 @@ def uncausal_weights(query, key, scaling: float, real: torch.Tensor) -> torch.Te
     return weights
 
 
-def visual_row(weights: torch.Tensor, b: int, position: int, first: int, cells: int) -> torch.Tensor:
+def visual_row(weights: torch.Tensor, b: int, position: int, columns: list[int]) -> torch.Tensor:
     """float64[cells]: mean over heads of one attention row, the visual columns only."""
     row = weights[b, 0, position].double()
     for head in range(1, weights.shape[1]):
         row = row + weights[b, head, position].double()
-    return row[first : first + cells] / weights.shape[1]
+    return row[columns] / weights.shape[1]
 
 
 def fuse(rows: list[torch.Tensor], fusion: str, eps) -> torch.Tensor:
@@ -129,7 +129,8 @@ def maps(model, batch: dict, specs, starts: list[int], layers: list[int], option
             if not batch["mask_index"][b, instance].any():
                 continue
             position = start + spec.behind + word - (1 if options["query"] == "previous" else 0)
-            rows = [visual_row(weights[layer], b, position, start + spec.first_cell, spec.cells) for layer in layers]
+            columns = [start + column for column in spec.columns]
+            rows = [visual_row(weights[layer], b, position, columns) for layer in layers]
             found[b].append((instance, fuse(rows, options["fusion"], options["eps"]).view(*spec.grid)))
     return found
 

@@ -3,15 +3,20 @@
 import pytest
 import torch
 from transformers.attention_supervision import forward
-from transformers.models.qwen2_5_vl.attention_supervision import log_attention_maps
 
-from .inputs import IMAGE, SUPERVISION, VIDEO, Spec, make_batch, make_tiny_config, make_tiny_model, offset_of
+from .inputs import IMAGE, SUPERVISION, VIDEO, Spec, family, make_batch, make_tiny_config, make_tiny_model, offset_of
+
+pytestmark = pytest.mark.usefixtures("each_family")
 
 SPECS = [
     Spec(grid=(2, 3, 4), after=7),
     Spec(visual="image", grid=(1, 2, 5), before=1, after=4),
     Spec(grid=(3, 2, 2), after=9),
 ]
+
+
+def log_attention_maps(*arguments, **inputs):
+    return family().adapter.log_attention_maps(*arguments, **inputs)
 
 
 def inputs_of(batch: dict) -> dict:
@@ -45,6 +50,8 @@ def test_maps_of_a_padded_batch_equal_eager_attention(side):
 
 
 def test_a_sliding_window_hides_what_eager_hides():
+    if not hasattr(make_tiny_config().text_config, "sliding_window"):
+        pytest.skip("this family has none")
     config = make_tiny_config(use_sliding_window=True, sliding_window=12, max_window_layers=2)
     spec = Spec(grid=(2, 3, 4), after=8)
     batch = make_batch([spec])
@@ -68,11 +75,12 @@ def test_rows_in_groups_equal_rows_at_once(monkeypatch):
 def test_positions_outside_the_text_are_named():
     spec = Spec(after=4)
     batch = make_batch([spec])
-    for position, message in ((99, r"positions: expected tokens below 33, or -1, found \[99\]"), (-2, r"found \[-2\]")):
+    beyond = rf"positions: expected tokens below {spec.length}, or -1, found \[99\]"
+    for position, message in ((99, beyond), (-2, r"found \[-2\]")):
         with pytest.raises(ValueError, match=message):
             log_attention_maps(make_tiny_model(), torch.tensor([[position]]), **inputs_of(batch))
     with pytest.raises(ValueError, match="after the visual block"):
-        log_attention_maps(make_tiny_model(), torch.tensor([[spec.first_cell]]), **inputs_of(batch))
+        log_attention_maps(make_tiny_model(), torch.tensor([[spec.columns[0]]]), **inputs_of(batch))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

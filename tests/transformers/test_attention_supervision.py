@@ -5,10 +5,20 @@ import math
 import pytest
 import torch
 from transformers.attention_supervision import AttentionSupervisionConfig, Supervision, grounding_sums, plan_supervision
-from transformers.models.qwen2_5_vl.attention_supervision import find_visual_tokens
 
 from . import reference
-from .inputs import IGNORE, Spec, make_batch, make_tiny_config, make_tiny_model, offset_of, without_supervision
+from .inputs import (
+    IGNORE,
+    Spec,
+    family,
+    make_batch,
+    make_tiny_config,
+    make_tiny_model,
+    offset_of,
+    without_supervision,
+)
+
+pytestmark = pytest.mark.usefixtures("each_family")
 
 LAYERS = [1, 3]
 # Two videos and two images of different grids, lengths and numbers of tags, and text alone. Instance 1 of the first
@@ -42,7 +52,7 @@ def assert_same_grounding(found: torch.Tensor, expected: list[float]):
 def plan_of(model, batch, options=None):
     config = AttentionSupervisionConfig.from_dict(options or model.config.attention_supervision)
     grids = (batch.get("image_grid_thw"), batch.get("video_grid_thw"))
-    visual = find_visual_tokens(model.config, batch["input_ids"], *grids)
+    visual = family().adapter.ADAPTER.find_visual_tokens(model.config, batch["input_ids"], *grids)
     supervision = Supervision(*(batch[name] for name in Supervision._fields))
     mask, labels = batch["attention_mask"], batch["labels"]
     return plan_supervision(model.config.text_config, config, supervision, visual, mask, labels), config
@@ -77,7 +87,7 @@ def test_rows_are_the_rows_of_eager_attention(padding_side, with_positions):
     inputs = {k: v for k, v in without_supervision(batch).items() if k != "labels"}
     if with_positions:
         names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
-        given = {name: inputs[name] for name in (*names, "attention_mask")}
+        given = {name: inputs[name] for name in (*names, "attention_mask") if name in inputs}
         inputs["position_ids"] = model.model.get_rope_index(**given)[0]
         assert inputs["position_ids"].shape == (3, *batch["input_ids"].shape)
     with torch.no_grad():
@@ -91,8 +101,8 @@ def test_rows_are_the_rows_of_eager_attention(padding_side, with_positions):
         for b, (spec, start) in enumerate(zip(MIXED, starts_of(MIXED, batch, padding_side))):
             tokens = [word for word in sorted(spec.tags) if any(i == spec.tags[word] for i, _ in spec.annotated())]
             for row, word in enumerate(tokens):
-                first = start + spec.first_cell
-                expected = attentions[layer][b, :, start + spec.behind + word, first : first + spec.cells].mean(0)
+                columns = [start + column for column in spec.columns]
+                expected = attentions[layer][b, :, start + spec.behind + word, columns].mean(0)
                 found = rows[b, row].exp()[plan.cells[b].flatten()]
                 torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
                 checked += 1
@@ -359,8 +369,8 @@ def test_flat_attention_is_finite(options, dtype):
     """Queries of zero: every row is uniform, max and min of a step are equal."""
     batch, model = make_batch(MIXED), model_with(options).to(dtype)
     for layer in model.model.language_model.layers:
-        torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
-        torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
+        for parameter in layer.self_attn.q_proj.parameters():
+            torch.nn.init.zeros_(parameter)
     output = model(**batch)
     assert math.isfinite(float(output.mask_loss))
     gradients = gradients_of(model, output.loss)

@@ -11,9 +11,10 @@ from transformers.attention_supervision import forward, plan
 
 from .inputs import IGNORE, VOCABULARY, Spec, make_batch, make_tiny_config, make_tiny_model, without_supervision
 
+pytestmark = pytest.mark.usefixtures("each_family")
 LAYERS = [1, 3]
 # 24 visual tokens and a few hundred words: a square of the length is larger than anything that grows with it.
-LONG = Spec("video", (2, 3, 4), before=150, after=220, tags={1: 0, 2: 0, 40: 1})
+LONG = Spec("video", (2, 3, 4), before=200, after=220, tags={1: 0, 2: 0, 40: 1})
 SHORT = Spec("image", (1, 2, 2), before=30, after=40, tags={3: 0})
 BATCHES = {"one sample": [LONG], "padded": [LONG, SHORT]}
 

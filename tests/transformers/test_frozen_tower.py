@@ -6,9 +6,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from .inputs import make_batch, tower_runs
+from .inputs import family, make_batch, tower_runs
 from .test_attention_supervision import MIXED, PAPER, assert_same_gradients, gradients_of, model_with
 
+pytestmark = pytest.mark.usefixtures("each_family")
 CHECKPOINTING = {"kept": None, "non-reentrant": False, "reentrant": True}
 
 
@@ -51,13 +52,15 @@ def test_a_frozen_tower_runs_forward_once_with_the_same_loss_and_gradients(use_r
 @pytest.mark.parametrize("use_reentrant", CHECKPOINTING.values(), ids=CHECKPOINTING)
 def test_a_learning_merger_gets_its_gradient_and_the_blocks_before_it_run_once(use_reentrant):
     batch = make_batch(MIXED)
-    model = training_model(use_reentrant, learning=("merger",))
-    differentiated = training_model(use_reentrant, learning=("merger",))
+    mergers = family().mergers
+    model, differentiated = (training_model(use_reentrant, learning=mergers) for _ in range(2))
     runs = tower_runs(model.model.visual)
     found = gradients_of(model, loss_of(model, batch))
     expected = gradients_of(differentiated, loss_of(differentiated, with_pixel_gradients(batch)))
     assert_same_gradients(found, expected, 0)
-    assert found["model.visual.merger.mlp.0.weight"].abs().sum() > 0
+    learnt = [name for name, gradient in found.items() if "visual" in name and gradient is not None]
+    assert {name.split(".")[2] for name in learnt} == set(mergers)
+    assert all(found[name].abs().sum() > 0 for name in learnt if name.endswith("weight"))
     assert runs == {"forward": 1}
 
 

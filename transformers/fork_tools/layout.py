@@ -25,8 +25,10 @@ OWN_FILES = frozenset(
         "attention_supervision/options",
         "attention_supervision/plan",
         "attention_supervision/rows",
+        "attention_supervision/vision",
         "models/qwen2_5_vl/attention_supervision",
         "models/qwen2_5_vl/window_attention",
+        "models/qwen3_vl/attention_supervision",
     )
 )
 
