@@ -77,7 +77,7 @@ CASES = {
     ),
     "several mentions of one instance": (
         ["Describe the <ins>red circle</ins>.", "The <ins>red circle</ins> is a Red Circle. <ins>Red circle</ins>!"], 1, None,
-        ["D es cribe _the _red:0 _circle:0 .", "The _red:0 _circle:0 _ i s _a _ R ed _ C ir cle . _ R:0 ed:0 _circle:0 !"],
+        ["D es cribe _the _red:0 _circle:0 .", "The _red:0 _circle:0 _is _a _ R ed _ C ir cle . _ R:0 ed:0 _circle:0 !"],
         ["Describe _the _red:0 _circle:0 .", "The _red:0 _circle:0 _is _a _Red _Circle . _Red:0 _circle:0 !"],
     ),
     "two instances of the same noun": (
@@ -92,7 +92,7 @@ CASES = {
     ),
     "tags in the answer only": (
         ["What is it?", "A <ins>dog</ins>."], 1, None,
-        ["What _ i s _ it ?", "A _do:0 g:0 ."],
+        ["What _is _ it ?", "A _do:0 g:0 ."],
         ["What _is _it ?", "A _dog:0 ."],
     ),
     "punctuation": (

@@ -36,6 +36,13 @@ def lengths(configure, tmp_path, demo_data):
     return path
 
 
+def assert_near(found: list[dict], expected: list[dict]):
+    """The first step is equal but for the order of sums; Adam then divides by gradients' sizes, and rounding grows. Other
+    samples in a step change its numbers by a tenth and more."""
+    for entry, other in zip(found, expected, strict=True):
+        assert entry == pytest.approx(other, rel=1e-4 if entry["step"] == 1 else 1e-2)
+
+
 def test_each_step_keeps_its_samples_with_the_longest_first():
     lengths = [5, 1, 9, 3, 7, 2, 8, 4, 6, 0]
     ordered = SortedSteps(range(10), lengths, processes=1, accumulation=4)
@@ -69,8 +76,7 @@ def test_the_run_is_that_of_the_unsorted_samples_and_resumes_exactly(configure, 
     plain, ours = configure("plain", **EACH_BY_ITSELF), configure("sorted", **EACH_BY_ITSELF, lengths=lengths)
     train(plain)
     train(ours)
-    for entry, expected in zip(curve(ours.output_dir), curve(plain.output_dir), strict=True):
-        assert entry == pytest.approx(expected, rel=1e-3)
+    assert_near(curve(ours.output_dir), curve(plain.output_dir))
     got, wanted = weights(ours.output_dir), weights(plain.output_dir)
     for name, tensor in wanted.items():
         # Adam divides by the gradient's size: where that is near 0, rounding becomes a share of the learning rate (2e-3)
@@ -98,8 +104,7 @@ def test_two_processes_learn_the_same_sorted(configure, lengths):
     plain, ours = configure("plain", **keys), configure("sorted", **keys, lengths=lengths)
     run_through(plain, 2)
     run_through(ours, 2)
-    for entry, expected in zip(curve(ours.output_dir), curve(plain.output_dir), strict=True):
-        assert entry == pytest.approx(expected, rel=1e-3)
+    assert_near(curve(ours.output_dir), curve(plain.output_dir))
 
 
 def test_larger_micro_batches_are_refused(configure, lengths):

@@ -72,5 +72,7 @@ def test_a_run_with_the_key_learns_the_same_weights(configure, monkeypatch):
     assert modeling.apply_rotary_pos_emb._torchdynamo_orig_callable is not None
     found, expected = weights(fused.output_dir), weights(Path(fused.output_dir).parent / "plain")
     for name, weight in expected.items():
-        # Adam divides a gradient by its size: where it is next to nothing, rounding decides a weight's step
-        assert (found[name] - weight).norm() <= 1e-3 * weight.norm(), name
+        # Adam divides a gradient by its size: where it is next to nothing, rounding decides a weight's step. Biases start
+        # at 0 and consist of such steps alone.
+        tolerance = 1e-2 if name.endswith("bias") else 1e-3
+        assert (found[name] - weight).norm() <= tolerance * weight.norm(), name
