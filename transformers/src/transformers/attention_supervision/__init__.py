@@ -23,7 +23,7 @@ an adapter that says which tokens are visual and how the vision tower runs. Read
     rows       the chosen rows of each supervised layer, and their fusion into one map
     loss       the map against the masks: the loss, pointing and inside
     forward    the supervised forward, and the maps of any tokens; what a family's adapter has to provide
-    vision     visual tokens and the vision tower, for families with the interface of Qwen's
+    vision     visual tokens and the vision tower, for families with placeholders, grids and merged embeddings
 
 Shapes: B batch, S sequence, Q supervised tokens in the sample with most of them, L supervised layers, N instances,
 T temporal steps, H x W merged grid of one step, K = T * H * W visual tokens of a sample, r mask cells per grid cell

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Visual tokens and the vision tower, for families with the interface of Qwen's: placeholders, grids, merged embeddings."""
+"""Visual tokens and the vision tower, for families with placeholders, grids and merged embeddings."""
 
 import math
 
