@@ -14,7 +14,7 @@ import json
 import random
 from pathlib import Path
 
-from swim.data.lengths import LEFT_OUT
+from swim.data.lengths import measured_tokens
 from swim.train.balancing import SortedSteps
 
 # 32 frames: at 720p under the budget's limit of pixels, at 360p below it; words come on top.
@@ -51,11 +51,6 @@ def simulate(lengths: list[int], processes: int, accumulation: int, rng: random.
     return {"unsorted": round(plain, 3), "sorted": round(ordered, 3), "gain": round(plain / ordered, 3)}
 
 
-def read(path: Path) -> list[int]:
-    files = json.loads(path.read_text())["files"].values()
-    return [tokens for file in files for tokens in file["tokens"] if tokens not in (None, LEFT_OUT)]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=8)
@@ -67,7 +62,7 @@ def main():
     if options.lengths is None:
         mixtures = {name: [draw(mixture, rng) for _ in range(options.samples)] for name, mixture in MIXTURES.items()}
     else:
-        mixtures = {str(options.lengths): read(options.lengths)}
+        mixtures = {str(options.lengths): measured_tokens(options.lengths)}
     found = {}
     print(f"{options.processes} processes; 1 is a run in which nobody waits (computed)")
     for name, lengths in mixtures.items():

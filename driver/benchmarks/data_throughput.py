@@ -265,11 +265,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model = build_tiny_model(Path(folder) / "model")
         processor = AutoProcessor.from_pretrained(model, local_files_only=True)
-        fast, config = (
-            with_fast_patches(processor, as_bytes=True),
-            AutoConfig.from_pretrained(model, local_files_only=True),
-        )
-        collator = SwimCollator(fast, config, as_bytes=True)
+        config = AutoConfig.from_pretrained(model, local_files_only=True)
+        collator = SwimCollator(with_fast_patches(processor, as_bytes=True), config, as_bytes=True)
         for interval in KEY_INTERVALS:
             paths = [Path(folder) / f"{interval}_{number}.mp4" for number in range(options.clips)]
             for number, path in enumerate(paths):

@@ -28,7 +28,7 @@ class TinyFamily:
 
     adapter: its module of the fork. text, vision: of the tiny config, beside what all families share. patch_px: side of a
     patch. time_words: words that tell the time before each step of a video, which is a run of its own then; None where a
-    video is one run. mergers: parts of the vision tower behind its blocks.
+    video is one run. mergers: parts of the vision tower after its blocks.
     """
 
     name: str

@@ -44,14 +44,7 @@ def read_lengths(path: str | Path, mixture: Mixture) -> list[int]:
 
     Raises DataError for a file that does not fit, and where a row of the mixture was not checked.
     """
-    path = Path(path)
-    content = read_file(path, "fix lengths", "no such file of lengths")
-    try:
-        files = _Lengths.model_validate_json(decode_text(content, str(path))).files
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = "".join(f"{part}: " for part in problem["loc"])
-        raise DataError(f"{field}{problem['msg']}; {_AGAIN}", str(path)) from None
+    files = _read(path)
     hashes = mixture.hashes
     lengths = []
     for file, position in _places(mixture):
@@ -61,6 +54,22 @@ def read_lengths(path: str | Path, mixture: Mixture) -> list[int]:
             raise DataError(f"the length of {file}, record {position} is not in it; {_AGAIN}", str(path))
         lengths.append(tokens or 0)
     return lengths
+
+
+def measured_tokens(path: str | Path) -> list[int]:
+    """Tokens of every good record that was checked, in no order. Raises DataError for a file that does not fit."""
+    return [tokens for file in _read(path).values() for tokens in file.tokens if tokens not in (None, LEFT_OUT)]
+
+
+def _read(path: str | Path) -> dict[str, _File]:
+    """The files by the SHA-256 of their bytes."""
+    content = read_file(Path(path), "fix lengths", "no such file of lengths")
+    try:
+        return _Lengths.model_validate_json(decode_text(content, str(path))).files
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = "".join(f"{part}: " for part in problem["loc"])
+        raise DataError(f"{field}{problem['msg']}; {_AGAIN}", str(path)) from None
 
 
 def _places(mixture: Mixture) -> Iterator[tuple[str, int]]:

@@ -270,8 +270,8 @@ def build_tiny_model(
     """Write a tiny random Qwen2.5-VL checkpoint with its processor to ``output_dir`` and return that path.
 
     ``tokenizer_dir``: build it around Qwen2.5-VL's real tokenizer there. Otherwise a tokenizer is learnt from
-    ``texts`` (default: the demo's). ``text``: sizes of the language model. The caller's random state is left alone. Raises what ``load_real_tokenizer``
-    raises, and ``ValueError`` when both sources of a tokenizer are given.
+    ``texts`` (default: the demo's). ``text``: sizes of the language model. The caller's random state is left alone.
+    Raises what ``load_real_tokenizer`` raises, and ``ValueError`` when both sources of a tokenizer are given.
     """
     if tokenizer_dir is not None and texts is not None:
         raise ValueError("give tokenizer_dir or texts, not both: a ready tokenizer learns nothing from texts")

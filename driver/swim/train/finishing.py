@@ -1,4 +1,4 @@
-"""Checkpoints are brought to the disk and marked as complete while training goes on."""
+"""Flushes checkpoints to disk and marks them as complete while training continues."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 

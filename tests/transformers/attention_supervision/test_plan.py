@@ -2,13 +2,8 @@
 
 import pytest
 import torch
-from transformers.attention_supervision import (
-    VisualTokens,
-    plan_maps,
-)
+from transformers.attention_supervision import VisualTokens, plan_maps
 from transformers.attention_supervision.batch import IMAGE, VIDEO
-
-LAYERS = [1, 3]
 
 
 def visual_tokens(kinds: list[list[int]], images=(), videos=(), run_per_step: bool = True) -> VisualTokens:
