@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from swim.cli import VERBS, main
 from swim.data.check import LEVELS
 from swim.train.export import DTYPES
 
-from .interrupting import assert_ctrl_c_ends_it_at_once, in_own_session
+from .interrupting import assert_ctrl_c_ends_it_at_once, in_own_session, wait_until
 
 
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - {"train"}))  # whose help is tests/train/test_key_help.py
@@ -49,7 +48,8 @@ def test_choices_are_those_of_the_rooms_below():
 
 def test_ctrl_c_ends_in_one_line_even_while_a_command_is_loading():
     with in_own_session([sys.executable, "-m", "swim", "grounding"]) as process:
-        time.sleep(1.5)  # its imports take longer
+        maps = Path(f"/proc/{process.pid}/maps")
+        wait_until(lambda: "libtorch" in maps.read_text(), process)  # torch is loading, and much comes after it
         assert_ctrl_c_ends_it_at_once(process)
 
 
