@@ -19,7 +19,8 @@ import torch  # noqa: E402
 from transformers import AutoProcessor  # noqa: E402
 
 from swim.demo.clips import DemoData, make_demo_data  # noqa: E402
-from swim.demo.model import build_tiny_model  # noqa: E402
+from swim.demo.model import DEMO_FAMILY, build_tiny_model  # noqa: E402
+from swim.models import MODEL_TYPES  # noqa: E402
 
 from .transformers import inputs  # noqa: E402
 
@@ -62,9 +63,15 @@ def test_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model_dir(tmp_path_factory) -> Path:
-    """Checkpoint folder of the demo's tiny model with a tokenizer of its own."""
-    return build_tiny_model(tmp_path_factory.mktemp("tiny_model"))
+def tiny_model_dirs(tmp_path_factory) -> dict[str, Path]:
+    """By family: checkpoint folder of the demo's tiny model with a tokenizer of its own."""
+    root = tmp_path_factory.mktemp("tiny_models")
+    return {name: build_tiny_model(root / name, model_type=name) for name in MODEL_TYPES}
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tiny_model_dirs) -> Path:
+    return tiny_model_dirs[DEMO_FAMILY]
 
 
 @pytest.fixture(scope="session")
@@ -73,12 +80,18 @@ def tiny_processor(tiny_model_dir):
 
 
 @pytest.fixture(scope="session")
-def real_processor_dir(tmp_path_factory, test_data) -> Path:
-    """Checkpoint folder of the demo's tiny model built around Qwen2.5-VL's real tokenizer."""
+def real_processor_dirs(tmp_path_factory, test_data) -> dict[str, Path]:
+    """By family: checkpoint folder of the demo's tiny model built around Qwen's real tokenizer."""
     tokenizer = test_data / "qwen_tokenizer"
     if not (tokenizer / "tokenizer.json").is_file():
         pytest.skip(f"no real Qwen tokenizer at {tokenizer}")
-    return build_tiny_model(tmp_path_factory.mktemp("real_tokenizer"), tokenizer_dir=tokenizer)
+    root = tmp_path_factory.mktemp("real_tokenizers")
+    return {name: build_tiny_model(root / name, tokenizer_dir=tokenizer, model_type=name) for name in MODEL_TYPES}
+
+
+@pytest.fixture(scope="session")
+def real_processor_dir(real_processor_dirs) -> Path:
+    return real_processor_dirs[DEMO_FAMILY]
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco
-from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
 
 from swim.data.collator import SwimCollator
-from swim.data.mixture import load_mixture
+from swim.data.mixture import load_mixture, row_record
 from swim.data.sample import SampleReader
 from swim.data.settings import DataSettings
 from swim.demo.clips import ClipSettings, make_demo_data
@@ -286,6 +291,77 @@ def test_clips_are_kept_within_the_cache(demo):
     assert reader(demo[2]).clip is second and reader(demo[0]).clip is not first
     uncached = SampleReader(DataSettings(budget=BUDGET))
     assert uncached(demo[0]).clip is not uncached(demo[0]).clip
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The other family: a run of tokens for each step, cells of 32 px
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def qwen3_vl(tiny_model_dirs):
+    folder = tiny_model_dirs["qwen3_vl"]
+    processor, config = AutoProcessor.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+    return lambda **settings: SwimCollator(processor, config, DataSettings(**{"budget": BUDGET, **settings}))
+
+
+def test_qwen3_vl_has_five_cells_of_32_px_in_168(qwen3_vl, demo, tiny_model_dirs):
+    collator = qwen3_vl()
+    batch = collator(demo[:3])
+    assert batch["video_grid_thw"].tolist() == [[2, 10, 10]] * 3
+    assert batch["pixel_values_videos"].shape == (3 * 2 * 10 * 10, 3 * 2 * 16 * 16)
+    assert batch["ins_masks"].shape == (3, 1, 2, 5, 5) and batch["mask_index"].all()
+    for number, row in enumerate(demo[:3]):
+        for step, frame in enumerate(("0", "2")):
+            mask = coco.decode(raw_of(row)["annotation"][0][frame]["segmentation"])
+            np.testing.assert_allclose(batch["ins_masks"][number, 0, step].numpy(), shares(mask, 5, 5), atol=1e-5)
+        question, answer = texts_of(row)
+        expected = f"<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"
+        assert behind_visual(collator, batch, number) == expected
+        assert learnt_text(collator, batch, number) == answer + "<|im_end|>"
+    model = Qwen3VLForConditionalGeneration.from_pretrained(tiny_model_dirs["qwen3_vl"]).eval()
+    names = ("input_ids", "mm_token_type_ids", "video_grid_thw", "attention_mask")
+    expected, _ = model.model.get_rope_index(**{name: batch[name] for name in names})
+    assert torch.equal(batch["position_ids"], expected)
+    with torch.no_grad():
+        output = model(**batch)
+        batch.pop("position_ids")
+        own = model(**batch)
+    assert torch.equal(output.loss, own.loss) and output.mask_loss > 0 and output.grounding[3] == 24
+
+
+@pytest.mark.parametrize("frames", [3, 4])
+def test_an_odd_number_of_frames_stays_odd_in_the_cache(qwen3_vl, demo, frames):
+    """The processor of Qwen3-VL fills up the list of frame numbers that it is given."""
+    collator = qwen3_vl(budget=VisualBudget(frames, 28 * 28, 40 * 28 * 28), cache_gb=1.0)
+    first, again = (collator([demo[0]]) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert len(collator.reader(demo[0]).clip.numbers) == frames
+
+
+@pytest.mark.parametrize("room", [40, 70, 130, 400])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_max_length_holds_with_the_times_of_the_steps(make_collator, qwen3_vl, real_rows, family, room):
+    make = {"qwen2_5_vl": make_collator, "qwen3_vl": qwen3_vl}[family]
+    budget = VisualBudget(max_frames=8, min_pixels=8 * 28 * 28, max_pixels=40 * 28 * 28)
+    frames = set()
+    for row in real_rows:
+        record = row_record(row)
+        text, _ = make().measure(record)
+        collator = make(max_length=text + room, budget=budget)
+        assert collator.measure(record) == (text, room)
+        sample = collator.read(row)
+        length = collator([sample])["input_ids"].shape[1]
+        assert length <= text + room
+        assert text + collator.reader.clip_tokens(record, sample.clip) == length
+        assert text + collator.reader.check_header(record, room)[0] == length
+        frames.add(len(sample.clip.numbers))
+    assert max(frames) == 8 or room < 130
+
+
+def test_steps_of_one_second_are_refused_where_times_are_words(qwen3_vl):
+    with pytest.raises(ValueError, match="released_timing: Qwen3-VL is told each step's time in words"):
+        qwen3_vl(released_timing=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoProcessor
 
 from swim.data.chat import ChatText, Mention
 from swim.data.collator import SwimCollator
@@ -11,12 +11,15 @@ from swim.data.records import parse_record
 from swim.data.sample import GridMasks, Sample
 from swim.data.tokens import IGNORE, answer_tokens, instance_tokens, place_in_expanded
 from swim.errors import DataError
+from swim.models import MODEL_TYPES
 from swim.video.clip import Clip
 
 FULL = {"segmentation": {"size": [56, 56], "counts": [0, 56 * 56]}}
 
 
-def sample_of(texts: list[str], instances: int, mentions=None, frames: int = 2, image: bool = False) -> Sample:
+def sample_of(
+    texts: list[str], instances: int, mentions=None, frames: int = 2, image: bool = False, cell: int = 28
+) -> Sample:
     """A sample of black frames of 2 x 2 cells whose masks are full."""
     raw = {
         "index": "videorefer_test",
@@ -25,31 +28,42 @@ def sample_of(texts: list[str], instances: int, mentions=None, frames: int = 2, 
         "annotation": [{"0": FULL}] * instances,
     }
     record = parse_record(raw if mentions is None else raw | {"mentions": mentions}, "here", ".")
-    clip = Clip(torch.zeros(frames, 3, 56, 56, dtype=torch.uint8), list(range(frames)), frames, 1.0, 56, 56)
+    pixels = torch.zeros(frames, 3, 2 * cell, 2 * cell, dtype=torch.uint8)
+    clip = Clip(pixels, list(range(frames)), frames, 1.0, 56, 56)
     steps = (frames + 1) // 2
     masks = GridMasks(np.ones((instances, steps, 2, 2), np.float32), np.ones((instances, steps), bool))
     return Sample(record, clip, masks if instances else None)
 
 
-@pytest.fixture(scope="module")
-def tiny(tiny_model_dir, tiny_processor):
-    return SwimCollator(tiny_processor, AutoConfig.from_pretrained(tiny_model_dir))
+@pytest.fixture(params=MODEL_TYPES)
+def model_type(request):
+    return request.param
 
 
-@pytest.fixture(scope="module")
-def real(real_processor_dir, real_processor):
-    return SwimCollator(real_processor, AutoConfig.from_pretrained(real_processor_dir))
+@pytest.fixture
+def tiny(tiny_model_dirs, model_type):
+    return collator_of(tiny_model_dirs[model_type])
+
+
+@pytest.fixture
+def real(real_processor_dirs, model_type):
+    return collator_of(real_processor_dirs[model_type])
+
+
+def collator_of(folder) -> SwimCollator:
+    return SwimCollator(AutoProcessor.from_pretrained(folder), AutoConfig.from_pretrained(folder))
 
 
 def shown(collator, batch, number: int = 0) -> list[str]:
     """Each turn's tokens as one line, `token:instance` for those that name one, `_` for a leading space.
 
-    Outside the turns' texts nothing may name an instance.
+    Outside the turns' texts nothing may name an instance, nor may what tells the time of a step.
     """
     tokenizer = collator.processor.tokenizer
     tokens = tokenizer.convert_ids_to_tokens(batch["input_ids"][number].tolist())
     named = batch["ins_contents_labels"][number].tolist()
     lines, line, inside = [], [], False
+    assert set(named[: 1 + max(place for place, token in enumerate(tokens) if token == "<|vision_end|>")]) == {IGNORE}
     for place, (token, instance) in enumerate(zip(tokens, named)):
         if token == "<|vision_end|>" or tokens[place - 2 : place + 1] in (
             ["<|im_start|>", "assistant", "Ċ"],
@@ -146,20 +160,23 @@ CASES = {
 @pytest.mark.parametrize("image", [False, True], ids=["video", "image"])
 @pytest.mark.parametrize("tokenizer", ["tiny", "real"])
 @pytest.mark.parametrize("name", CASES)
-def test_named_tokens_are_exact(request, name, tokenizer, image):
+def test_named_tokens_are_exact(request, model_type, name, tokenizer, image):
     texts, instances, mentions, *lines = CASES[name]
     collator = request.getfixturevalue(tokenizer)
-    batch = collator([sample_of(texts, instances, mentions, frames=1 if image else 4, image=image)])
+    cell = collator.reader.cell_px
+    batch = collator([sample_of(texts, instances, mentions, frames=1 if image else 4, image=image, cell=cell)])
     assert shown(collator, batch) == lines[tokenizer == "real"]
 
 
 @pytest.mark.parametrize("tokenizer", ["tiny", "real"])
-def test_a_batch_names_the_same_tokens_as_each_sample_alone(request, tokenizer):
+def test_a_batch_names_the_same_tokens_as_each_sample_alone(request, model_type, tokenizer):
     """Padding and the neighbours' placeholders, expanded to other lengths, move nothing."""
     collator = request.getfixturevalue(tokenizer)
     chosen = [CASES[name] for name in CASES]
     samples = [
-        sample_of(*case[:3], frames=1 if n % 3 == 1 else 2 + 2 * (n % 4), image=n % 3 == 1)
+        sample_of(
+            *case[:3], frames=1 if n % 3 == 1 else 2 + 2 * (n % 4), image=n % 3 == 1, cell=collator.reader.cell_px
+        )
         for n, case in enumerate(chosen)
     ]
     batch = collator(samples)
@@ -168,19 +185,40 @@ def test_a_batch_names_the_same_tokens_as_each_sample_alone(request, tokenizer):
 
 
 @pytest.mark.parametrize("tokenizer", ["tiny", "real"])
-def test_a_phrase_without_a_token_of_its_own_is_an_error(request, tokenizer):
+def test_a_phrase_without_a_token_of_its_own_is_an_error(request, model_type, tokenizer):
     collator = request.getfixturevalue(tokenizer)
     word = "striped"  # one token in both vocabularies
     texts = [f"The <ins>{word[0]}</ins><ins>{word[1:]}</ins>.", "Yes."]
     texts[0] = f"The <ins> {word[0]}</ins><ins>{word[1:]}</ins>." if tokenizer == "tiny" else texts[0]
     with pytest.raises(DataError, match="here \\(videorefer_test\\): the tagged phrase ' ?s' owns no token"):
-        collator([sample_of(texts, 2)])
+        collator([sample_of(texts, 2, cell=collator.reader.cell_px)])
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|video_pad|>", "<|image_pad|>", "<|endoftext|>"])
 def test_special_tokens_in_the_text_are_refused(tiny, token):
     with pytest.raises(DataError, match="here \\(videorefer_test\\): the text holds the special token"):
         tiny([sample_of([f"a <ins>dog</ins>{token}", "b"], 1)])
+
+
+@pytest.mark.parametrize("frames", [4, 5], ids=["whole steps", "half a step at the end"])
+def test_each_step_of_qwen3_vl_has_its_time_before_it(real_processor_dirs, frames):
+    """As transformers 4.57 writes it, which the weights were trained with: no start and end around the whole video."""
+    collator = collator_of(real_processor_dirs["qwen3_vl"])
+    sample = sample_of(["Where is the <ins>dog</ins>?", "Here."], 1, frames=frames, cell=32)
+    batch = collator([sample])
+    times = ["0.5", "2.5", "4.0"][: -(-frames // 2)]  # frames are one second apart; a single last one is taken twice
+    steps = "".join(f"<{time} seconds><|vision_start|>{'<|video_pad|>' * 4}<|vision_end|>" for time in times)
+    before = f"<|im_start|>system\n{collator.settings.system_prompt}<|im_end|>\n<|im_start|>user\n"
+    after = "Where is the dog?<|im_end|>\n<|im_start|>assistant\nHere.<|im_end|>\n"
+    assert collator.processor.tokenizer.decode(batch["input_ids"][0]) == before + steps + after
+    tokens = collator.processor.tokenizer.convert_ids_to_tokens(batch["input_ids"][0].tolist())
+    first = tokens.index("<")
+    assert tokens[first : first + 8] == ["<", "0", ".", "5", "Ġseconds", ">", "<|vision_start|>", "<|video_pad|>"]
+    visual = batch["mm_token_type_ids"][0] == 2
+    assert visual.tolist() == [token == "<|video_pad|>" for token in tokens] and int(visual.sum()) == 4 * len(times)
+    last = int(visual.nonzero().max())
+    assert (batch["attn_labels"][0] != IGNORE).tolist() == [place > last for place in range(len(tokens))]
+    assert len(sample.clip.numbers) == frames  # the processor fills up the last step, the sample stays as it is
 
 
 def named(mentions, offsets, text="x" * 40, replacements=()):

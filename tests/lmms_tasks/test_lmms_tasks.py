@@ -17,6 +17,7 @@ from swim.eval.judge import DIMENSIONS
 from swim.eval.scores_q import score_items, summarise
 from swim.lmms_tasks import utils
 from swim.lmms_tasks.__main__ import TASKS_FOLDER, prepare_items
+from swim.models import MODEL_TYPES
 
 from ..chat_server import ChatServer
 
@@ -87,7 +88,8 @@ def test_the_yaml_files_name_functions_that_exist():
 
 
 @pytest.mark.slow
-def test_lmms_eval_gives_our_score(benches, tiny_model_dir, tmp_path):
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_lmms_eval_gives_our_score(benches, tiny_model_dirs, tmp_path, model_type):
     """Both tasks, four items each, on a CPU, in lmms-eval's own environment (made when missing)."""
     with ChatServer(lambda request: json.dumps(GOOD)) as server:
         variables = {
@@ -98,7 +100,12 @@ def test_lmms_eval_gives_our_score(benches, tiny_model_dir, tmp_path):
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
         }
-        command = ["bash", str(REPOSITORY / "run_scripts/eval/lmms_eval.sh"), "--model", str(tiny_model_dir)]
+        command = [
+            "bash",
+            str(REPOSITORY / "run_scripts/eval/lmms_eval.sh"),
+            "--model",
+            str(tiny_model_dirs[model_type]),
+        ]
         command += ["--tasks", "videorefer_bench_q,videorefer_bench_d", "--limit", "4", "--device", "cpu"]
         command += ["--max_frames", "4", "--min_pixels", "784", "--max_pixels", "28224", "--output", str(tmp_path)]
         done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)

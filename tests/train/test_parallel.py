@@ -2,6 +2,7 @@
 
 import pytest
 
+from swim.models import MODEL_TYPES
 from swim.train.run import train
 
 from .conftest import SHARING, log_entries, weights
@@ -10,9 +11,12 @@ from .test_deepspeed import train_on_two
 MODES = ("DDP", "ZeRO-2", "ZeRO-3", "FSDP2")  # offload is test_deepspeed.py
 
 
-@pytest.mark.parametrize("mode", [pytest.param(mode, marks=pytest.mark.slow) for mode in MODES])
-def test_two_processes_give_the_losses_of_one(configure, mode):
-    changes = {"max_steps": 4, "max_grad_norm": 1.0, "weight_decay": 0.1}
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("mode", MODES)
+def test_two_processes_give_the_losses_of_one(configure, tiny_model_dirs, mode, model_type):
+    model = tiny_model_dirs[model_type]
+    changes = {"model_name_or_path": model, "max_steps": 4, "max_grad_norm": 1.0, "weight_decay": 0.1}
     one = configure("one", per_device_train_batch_size=4, **changes)
     train(one)
     two = configure("two", per_device_train_batch_size=2, **SHARING[mode], **changes)

@@ -215,7 +215,7 @@ def test_the_header_tells_what_the_clip_will_be(mp4, tmp_path, most):
     for source in (mp4, turned, tmp_path, tmp_path / "0.png", pictures(5)):
         header = read_header(source, ClipLimits(budget, max_tokens=most), folder_fps=3.0)
         clip = read_clip(source, ClipLimits(budget, max_tokens=most), folder_fps=3.0)
-        assert header.tokens == tokens(len(clip.numbers), clip.frames.shape[2:])
+        assert (header.numbers, header.size) == (clip.numbers, clip.size) and clip.size == clip.frames.shape[2:]
         assert (header.total, header.fps, header.height, header.width) == (
             clip.total,
             clip.fps,

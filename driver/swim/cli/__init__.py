@@ -24,7 +24,7 @@ VERBS = {
     "llava": ("llava", "make the LLaVA-Video supplement"),
     "download": ("download", "fetch weights and data from the hub"),
     "demo": ("demo", "draw the demo's clips and records"),
-    "tiny-model": ("tiny_model", "make a tiny random Qwen2.5-VL"),
+    "tiny-model": ("tiny_model", "make a tiny random model"),
 }
 
 

@@ -1,5 +1,6 @@
 """The chat text of a conversation, with the place of every answer and every tagged phrase in it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from swim.data.records import Turn
@@ -34,10 +35,11 @@ def render_chat(
     visual: str | None,
     system_prompt: str = SYSTEM_PROMPT,
     add_generation_prompt: bool = False,
+    as_trained: Callable[[str], str] = str,
 ) -> ChatText:
     """Renders the turns with the processor's chat template, the visual first in the first question.
 
-    visual: "video", "image" or None for text alone.
+    visual: "video", "image" or None for text alone. as_trained: `chat_text` of the model's family.
 
     Each text is rendered as a marker and put in its place afterwards, so its position is known and never searched for.
     Raises DataError for text that holds one of the tokenizer's special tokens.
@@ -49,13 +51,14 @@ def render_chat(
         first = [{"type": visual}] if number == 0 and visual is not None else []
         messages.append({"role": turn.role, "content": [*first, {"type": "text", "text": _marker(number)}]})
     rendered = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    rendered = as_trained(rendered)
 
     end_of_turn = processor.tokenizer.eos_token
     text, answers, mentions = "", [], []
     for number, turn in enumerate(turns):
         before, found, rendered = rendered.partition(_marker(number))
         if not found:
-            raise DataError("the chat template does not render each turn's text as it is; use a Qwen2.5-VL template")
+            raise DataError("the chat template does not render each turn's text as it is; use the model's own template")
         text += before
         start = len(text)
         mentions += [Mention(start + s.start, start + s.end, i) for s, i in zip(turn.spans, turn.instances)]

@@ -72,11 +72,11 @@ class Checker:
             return found
         if self.level == "full":
             sample = self.reader.read(record, room)
-            visual_tokens = self.reader.visual_tokens(sample.clip)
+            clip_tokens = self.reader.clip_tokens(record, sample.clip)
             resized, past_end = sample.resized_masks, sample.frames_past_end
         else:
-            visual_tokens, resized, past_end = self.reader.check_header(record, room)
-        tokens = None if text_tokens is None else text_tokens + visual_tokens
+            clip_tokens, resized, past_end = self.reader.check_header(record, room)
+        tokens = None if text_tokens is None else text_tokens + clip_tokens
         return {"tokens": tokens, "resized_masks": resized, "frames_past_end": past_end, **found}
 
 

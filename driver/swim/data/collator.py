@@ -49,13 +49,17 @@ class SwimCollator:
     """
 
     def __init__(self, processor, model_config, settings: DataSettings = DataSettings(), as_bytes: bool = False):
+        self.family = family_of(model_config)
+        if settings.released_timing and not self.family.takes_step_seconds:
+            raise ValueError(f"released_timing: {self.family.title} is told each step's time in words; leave it out")
         self.processor = processor
-        self._patching = with_fast_patches(processor, as_bytes)
+        self._patching = with_fast_patches(processor, self.family.video_processor_class, as_bytes)
         self.settings = settings
         self.visual_ids = [model_config.image_token_id, model_config.video_token_id]
         vision = model_config.vision_config
-        self.reader = SampleReader(settings, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-        self.position_rule = family_of(model_config).position_rule(model_config)
+        sizes = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+        self.reader = SampleReader(settings, *sizes, self._step_tokens)
+        self.position_rule = self.family.position_rule(model_config)
 
     def __call__(self, rows: list) -> dict[str, torch.Tensor]:
         samples = [row if isinstance(row, Sample | TextSample) else self.read(row) for row in rows]
@@ -88,7 +92,7 @@ class SwimCollator:
         return self.reader.read(record, room)
 
     def measure(self, record: Record) -> tuple[int, int | None]:
-        """(tokens of the text without its visual block, visual tokens that max_length leaves, None for any number).
+        """(tokens of the text without its visual block, tokens that max_length leaves for it, None for any number).
 
         Raises DataError naming the record for a text that cannot be rendered, for a phrase that owns no token and for a
         text that is too long by itself.
@@ -105,6 +109,11 @@ class SwimCollator:
     def empty_sample(self) -> TextSample:
         """Text alone and nothing to learn: what is left of a batch whose every record was skipped."""
         return TextSample(Record("an empty batch", None, False, [Turn("user", "", [], [])], []))
+
+    def _step_tokens(self, seconds: float) -> int:
+        """Text tokens beside the visual ones of a video's step at that time."""
+        text = self.family.step_text(seconds)
+        return len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else 0
 
     def _room_for_visual(self, text_tokens: int) -> int | None:
         if self.settings.max_length is None:
@@ -123,7 +132,12 @@ class SwimCollator:
         turns = record.turns[:-1] if add_generation_prompt else record.turns
         try:
             return render_chat(
-                self.processor, turns, _visual_kind(record), self.settings.system_prompt, add_generation_prompt
+                self.processor,
+                turns,
+                _visual_kind(record),
+                self.settings.system_prompt,
+                add_generation_prompt,
+                self.family.chat_text,
             )
         except DataError as error:
             raise error.at(record.where) from None
@@ -133,7 +147,8 @@ class SwimCollator:
         seen = [sample for sample in samples if isinstance(sample, Sample)]
         images = [sample.clip.frames[0] for sample in seen if sample.record.is_image]
         clips = [sample.clip for sample in seen if not sample.record.is_image]
-        metadata = [VideoMetadata(total_num_frames=c.total, fps=c.fps, frames_indices=c.numbers) for c in clips]
+        # copies: Qwen3-VL's processor fills up the last step in place
+        metadata = [VideoMetadata(total_num_frames=c.total, fps=c.fps, frames_indices=[*c.numbers]) for c in clips]
         videos = {"do_resize": False, "do_sample_frames": False, "video_metadata": metadata}
         encoded = self._patching(
             text=texts,

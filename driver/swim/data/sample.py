@@ -16,12 +16,13 @@ from swim.data.mixture import row_record
 from swim.data.records import Record
 from swim.data.settings import DataSettings
 from swim.errors import DataError, Reason
-from swim.video.clip import Clip, ClipLimits, read_clip, read_header
+from swim.video.clip import Clip, ClipLimits, Header, read_clip, read_header
 from swim.video.sources import FOLDER_FPS, local_file
 
 # A shared disk that does not answer in time is not the record's fault: the read is retried with more time.
 _TIME_LIMITS = (1, 2, 2)  # times the setting's; all of them fit well into `dataloader_timeout_s`
 _PAUSE_S = 2.0
+_LATEST_S = 99_999.9  # a time as long as any to be told in words
 
 Read = TypeVar("Read")
 
@@ -74,13 +75,28 @@ class Sample:
         return self.record.stray_placeholders
 
 
-class SampleReader:
-    """Turns rows of the mixture into samples, keeping up to `cache_gb` of decoded clips."""
+def _no_tokens(_: float) -> int:
+    return 0
 
-    def __init__(self, settings: DataSettings, patch_size: int = 14, merge_size: int = 2, temporal_patch_size: int = 2):
+
+class SampleReader:
+    """Turns rows of the mixture into samples, keeping up to `cache_gb` of decoded clips.
+
+    step_tokens: function of a time in seconds; text tokens that stand beside the visual ones of a video's step then.
+    """
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        patch_size: int = 14,
+        merge_size: int = 2,
+        temporal_patch_size: int = 2,
+        step_tokens: Callable[[float], int] = _no_tokens,
+    ):
         self.settings = settings
         self.cell_px = patch_size * merge_size
         self.temporal_patch_size = temporal_patch_size
+        self._step_tokens = step_tokens
         self._cache: OrderedDict[tuple, Clip] = OrderedDict()
         self._cached_bytes = 0
 
@@ -89,7 +105,7 @@ class SampleReader:
         return self.read(row_record(row))
 
     def read(self, record: Record, max_tokens: int | None = None) -> Sample:
-        """Frames and masks of a record, with at most `max_tokens` visual tokens. Raises DataError naming the record."""
+        """Frames and masks of a record; its clip takes at most `max_tokens`. Raises DataError naming the record."""
         try:
             clip = self._clip(record, max_tokens)
             if record.is_image and clip.total > 1:
@@ -106,12 +122,14 @@ class SampleReader:
         return Sample(record, clip, masks, past_end)
 
     def check_header(self, record: Record, max_tokens: int | None = None) -> tuple[int, int, int]:
-        """(visual tokens, masks one pixel off, annotated frames past the end) from the source's index and first frame.
+        """(tokens of the clip, masks one pixel off, annotated frames past the end) from the source's index and first frame.
 
         Every mask within the file is decoded and must fit. Raises DataError naming the record.
         """
         try:
-            header = self._patiently(record, self._reading(read_header, record, max_tokens))
+            annotated = self._kept_frames(record)
+            read = partial(self._reading(read_header, record, max_tokens), annotated=annotated)
+            header = self._patiently(record, read)
             used = [rle for frames in record.instances for number, rle in frames.items() if number < header.total]
             found = [decode_mask(rle, header.height, header.width).any() for rle in used]
             if record.instances and not any(found):
@@ -119,12 +137,18 @@ class SampleReader:
         except DataError as error:
             raise _told(error, record) from None
         resized = sum(is_off_by_one(rle, header.height, header.width) for rle in used)
-        return header.tokens, resized, sum(number >= header.total for number in record.annotated_frames)
+        past_end = sum(number >= header.total for number in record.annotated_frames)
+        return self.clip_tokens(record, header), resized, past_end
 
-    def visual_tokens(self, clip: Clip) -> int:
-        """Tokens of the clip's visual block."""
-        height, width = clip.frames.shape[2:]
-        return -(-len(clip.numbers) // self.temporal_patch_size) * (height // self.cell_px) * (width // self.cell_px)
+    def clip_tokens(self, record: Record, clip: Clip | Header) -> int:
+        """Tokens that take the place of a record's placeholder: the visual ones, and the text of each step of a video."""
+        height, width = clip.size
+        steps = _split(clip.numbers, self.temporal_patch_size)
+        visual = len(steps) * (height // self.cell_px) * (width // self.cell_px)
+        if record.is_image:
+            return visual
+        # as the processor computes times, to the digit
+        return visual + sum(self._step_tokens((step[0] / clip.fps + step[-1] / clip.fps) / 2) for step in steps)
 
     def check_files(self, record: Record):
         """Raises DataError naming the record when its source is not there or a mask does not decode."""
@@ -138,7 +162,8 @@ class SampleReader:
 
     def _reading(self, read: Callable[..., Read], record: Record, max_tokens: int | None) -> Callable[..., Read]:
         """`read_clip` or `read_header` of a record, by the settings."""
-        limits = ClipLimits(self.settings.budget, self.cell_px, max_tokens)
+        step_tokens = 0 if record.is_image else self._step_tokens(_LATEST_S)
+        limits = ClipLimits(self.settings.budget, self.cell_px, max_tokens, step_tokens)
         folder_fps, reader = record.fps or FOLDER_FPS, self.settings.video_reader
         return partial(read, record.path, limits, folder_fps=folder_fps, reader=reader)
 
@@ -155,15 +180,18 @@ class SampleReader:
                 time.sleep(_PAUSE_S)
         return read(time_limit_s=last)
 
+    def _kept_frames(self, record: Record) -> list[int]:
+        """The frames that the sampler is told of."""
+        return record.annotated_frames if self.settings.keep_annotated_frames else []
+
     def _masks_on_grid(self, record: Record, clip: Clip) -> GridMasks:
         resolution = self.settings.mask_resolution
         rows, columns = (size // self.cell_px * resolution for size in clip.frames.shape[2:])
-        steps = -(-len(clip.numbers) // self.temporal_patch_size)
-        shares = np.zeros((len(record.instances), steps, rows, columns), dtype=np.float32)
+        steps = _split(clip.numbers, self.temporal_patch_size)
+        shares = np.zeros((len(record.instances), len(steps), rows, columns), dtype=np.float32)
         resized = 0
         for instance, frames in enumerate(record.instances):
-            for step in range(steps):
-                numbers = clip.numbers[step * self.temporal_patch_size : (step + 1) * self.temporal_patch_size]
+            for step, numbers in enumerate(steps):
                 used = [frames[number] for number in numbers if number in frames]
                 covers = [cover_cells(decode_mask(rle, clip.height, clip.width), rows, columns) for rle in used]
                 resized += sum(is_off_by_one(rle, clip.height, clip.width) for rle in used)
@@ -174,7 +202,7 @@ class SampleReader:
 
     def _clip(self, record: Record, max_tokens: int | None) -> Clip:
         """The clip of a record, from the cache when its frames were chosen alike before."""
-        annotated = record.annotated_frames if self.settings.keep_annotated_frames else []
+        annotated = self._kept_frames(record)
         key = (record.path, record.fps, max_tokens, *annotated)
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -188,6 +216,11 @@ class SampleReader:
             _, oldest = self._cache.popitem(last=False)
             self._cached_bytes -= oldest.frames.nbytes
         return clip
+
+
+def _split(numbers: list[int], length: int) -> list[list[int]]:
+    """The temporal steps: the numbers, so many at a time; the last may have fewer."""
+    return [numbers[first : first + length] for first in range(0, len(numbers), length)]
 
 
 def _find(path, time_limit_s: float):

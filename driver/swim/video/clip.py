@@ -31,7 +31,7 @@ class VisualBudget:
     total_pixels: maximum of all frames together.
     fps: maximum frames per second of the clip, though never fewer than 2 frames; None for no limit.
 
-    Resizing follows qwen-vl-utils: sides are multiples of 28 (patch 14, merge 2).
+    Resizing follows qwen-vl-utils: sides are multiples of a cell's, such as 28 (patch 14, merge 2).
     """
 
     max_frames: int = 32
@@ -47,13 +47,15 @@ class ClipLimits:
 
     budget: of its frames and pixels.
     factor: what the sides of a resized frame are multiples of, in px (patch 14, merge 2).
-    max_tokens: most visual tokens, ceil(F / 2) * (h / factor) * (w / factor); None: any number. A clip that would have
-    more first shrinks, down to min_pixels, then has fewer frames.
+    max_tokens: most tokens, ceil(F / 2) * ((h / factor) * (w / factor) + step_tokens); None: any number. A clip that would
+    have more first shrinks, down to min_pixels, then has fewer frames.
+    step_tokens: at most so many text tokens stand beside each step's visual ones.
     """
 
     budget: VisualBudget = VisualBudget()
     factor: int = 28
     max_tokens: int | None = None
+    step_tokens: int = 0
 
     def fitting_frames(self, frames: int, height: int, width: int) -> int:
         """How many of `frames` frames of height x width px fit max_tokens, as small as the budget allows.
@@ -62,7 +64,7 @@ class ClipLimits:
         """
         if self.max_tokens is None:
             return frames
-        least = self.tokens(1, self._smart_size(height, width, 0))
+        least = self.tokens(1, self._smart_size(height, width, 0)) + self.step_tokens
         steps = self.max_tokens // least
         if steps < 1:
             raise _Misfit(
@@ -80,9 +82,11 @@ class ClipLimits:
         """
         most = min(self.budget.max_pixels, self.budget.total_pixels / frames * FRAME_FACTOR)
         size = self._smart_size(height, width, most)
-        if self.max_tokens is not None and self.tokens(frames, size) > self.max_tokens:
-            cells = self.max_tokens // self.tokens(frames, (self.factor, self.factor))  # in each step
-            size = self._smart_size(height, width, cells * self.factor**2)
+        if self.max_tokens is not None:
+            steps = self.tokens(frames, (self.factor, self.factor))
+            cells = self.max_tokens // steps - self.step_tokens  # in each step
+            if self.tokens(1, size) > cells:
+                size = self._smart_size(height, width, cells * self.factor**2)
         return size
 
     def tokens(self, frames: int, size: tuple[int, int]) -> int:
@@ -117,6 +121,11 @@ class Clip:
     fps: float
     height: int
     width: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) in px."""
+        return self.frames.shape[2], self.frames.shape[3]
 
 
 def read_clip(
@@ -157,19 +166,21 @@ class Header:
     """What is known of a source before its frames are read.
 
     total, fps, height, width: as in Clip.
-    tokens: visual tokens of the clip that `read_clip` would make of it.
+    numbers, size: frame numbers of the clip that `read_clip` would make of it, and (h, w) of a frame in px.
     """
 
     total: int
     fps: float
     height: int
     width: int
-    tokens: int
+    numbers: list[int]
+    size: tuple[int, int]
 
 
 def read_header(
     source,
     limits: ClipLimits = ClipLimits(),
+    annotated: Sequence[int] = (),
     *,
     folder_fps: float = FOLDER_FPS,
     time_limit_s: float = 60.0,
@@ -181,9 +192,9 @@ def read_header(
         with open_source(source, folder_fps, time_limit_s, reader) as opened:
             _, frame = next(opened.frames([0]))
             height, width = frame.shape[:2]
-            count = _frame_count(opened, limits)
-            tokens = limits.tokens(count, limits.frame_size(height, width, count))
-            return Header(opened.total, opened.fps, height, width, tokens)
+            numbers = sample_frames(opened.total, _frame_count(opened, limits), annotated)
+            size = limits.frame_size(height, width, len(numbers))
+            return Header(opened.total, opened.fps, height, width, numbers, size)
 
     return _within(time_limit_s, source, read)
 

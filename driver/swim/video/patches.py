@@ -1,53 +1,52 @@
 """Frames to the patches that the vision tower reads, faster than the stock processor makes them."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from transformers import Qwen2VLVideoProcessor
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.video_processing_utils import BaseVideoProcessor
 
 PIXEL_RANGE = "pixel_range"
 
 
-class PatchingVideoProcessor(Qwen2VLVideoProcessor):
-    """Qwen2VLVideoProcessor that cuts the bytes of sized frames into patches first and turns them into floats last.
+def with_fast_patches(processor, stock: type[BaseVideoProcessor], as_bytes: bool = False):
+    """A copy of the processor that cuts the bytes of sized frames into patches first and turns them into floats last.
 
     The same values to the bit. Stock makes the floats first, four bytes for one, and copies them three times: a third of
     the whole data path at the paper's size, driver/benchmarks/data_throughput.py has the numbers.
 
-    as_bytes: leave the floats to `float_patches`, on the device: a quarter of the memory on the way. `pixel_values_videos`
-    is uint8 then, and `PIXEL_RANGE` comes with it.
-    """
+    stock: the class whose patches are in the order of `patchify_videos`; with a video processor of another class, the
+    processor itself is returned. as_bytes: leave the floats to `float_patches`, on the device: a quarter of the memory on
+    the way. `pixel_values_videos` is uint8 then, and `PIXEL_RANGE` comes with it.
 
-    as_bytes = False
-
-    def _preprocess(self, videos: list[torch.Tensor], **settings) -> BatchFeature:  # type: ignore[override]  # by name
-        sized = not settings["do_resize"] and all(video.dtype == torch.uint8 for video in videos)
-        if not (sized and settings["do_rescale"] and settings["do_normalize"]):
-            return super()._preprocess(videos, **settings)
-        to_bytes = 1.0 / settings["rescale_factor"]  # rescaling and normalising in one, with stock's arithmetic
-        mean, std = (torch.tensor(settings[name]) * to_bytes for name in ("image_mean", "image_std"))
-        sizes = {name: settings[name] for name in ("patch_size", "merge_size", "temporal_patch_size")}
-        pixel_range = torch.stack([mean, std])
-        patches, grids = patchify_videos(videos, None if self.as_bytes else pixel_range, **sizes)
-        found = {"pixel_values_videos": patches, "video_grid_thw": grids}
-        return BatchFeature({**found, PIXEL_RANGE: pixel_range} if self.as_bytes else found)
-
-
-def with_fast_patches(processor, as_bytes: bool = False):
-    """The processor (as it is, when its videos are not patched in Qwen2-VL's way) with a PatchingVideoProcessor.
-
-    A copy for computing with: keep the processor itself for `save_pretrained`, which writes the class's name.
+    The copy is for computing with: keep the processor itself for `save_pretrained`.
     """
     given = processor.video_processor
-    if type(given) is PatchingVideoProcessor and given.as_bytes == as_bytes:
-        return processor
-    if type(given) not in (Qwen2VLVideoProcessor, PatchingVideoProcessor):
+    if type(given) is not stock:
         return processor
     fast = copy.copy(processor)
-    fast.video_processor = PatchingVideoProcessor.from_dict(given.to_dict())
-    fast.video_processor.as_bytes = as_bytes
+    fast.video_processor = copy.copy(given)
+    patch = partial(_patches_first, stock._preprocess.__get__(given), as_bytes)
+    fast.video_processor._preprocess = patch
     return fast
+
+
+def _patches_first(
+    preprocess: Callable[..., BatchFeature], as_bytes: bool, videos: list[torch.Tensor], **settings
+) -> BatchFeature:
+    """What the stock `preprocess` makes of videos."""
+    sized = not settings["do_resize"] and all(video.dtype == torch.uint8 for video in videos)
+    if not (sized and settings["do_rescale"] and settings["do_normalize"]):
+        return preprocess(videos, **settings)
+    to_bytes = 1.0 / settings["rescale_factor"]  # rescaling and normalising in one, with stock's arithmetic
+    mean, std = (torch.tensor(settings[name]) * to_bytes for name in ("image_mean", "image_std"))
+    sizes = {name: settings[name] for name in ("patch_size", "merge_size", "temporal_patch_size")}
+    pixel_range = torch.stack([mean, std])
+    patches, grids = patchify_videos(videos, None if as_bytes else pixel_range, **sizes)
+    found = {"pixel_values_videos": patches, "video_grid_thw": grids}
+    return BatchFeature({**found, PIXEL_RANGE: pixel_range} if as_bytes else found)
 
 
 def float_patches(patches: torch.Tensor, pixel_range: torch.Tensor) -> torch.Tensor:
