@@ -30,7 +30,7 @@ ROOMS = [
     "lmms_tasks",
     "cli",
 ]
-NAMES_A_FAMILY = {"models", "demo", "lmms_tasks"}
+NAMES_A_FAMILY = {"models/__init__.py", "models/qwen2_5_vl.py", "models/qwen3_vl.py", "demo/talking.py"}
 
 
 def room_of(path: Path) -> str:
@@ -76,9 +76,11 @@ def test_command_lines_are_read_on_top_only():
     assert below <= {"command_line.py", "lmms_tasks/__main__.py", "train/key_help.py"}
 
 
-def test_only_some_rooms_name_a_family_of_models():
-    named = {path for path in FILES if re.search("qwen2_5", path.read_text(), re.IGNORECASE)}
-    assert {room_of(path) for path in named} <= NAMES_A_FAMILY
+def test_a_family_of_models_is_named_in_its_own_file():
+    """Its model_type, and its classes. The talking model is made for one family."""
+    of_a_family = re.compile("qwen2_?5|qwen3_?vl|qwen2vl", re.IGNORECASE)
+    named = {str(path.relative_to(ROOT)) for path in FILES if of_a_family.search(path.read_text())}
+    assert named == NAMES_A_FAMILY
 
 
 def test_the_forks_mathematics_names_no_family():

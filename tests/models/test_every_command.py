@@ -22,12 +22,19 @@ from swim.viewer.session import Session
 from ..chat_server import ChatServer
 
 DEMO_YAML = Path(__file__).resolve().parents[2] / "run_scripts/configs/sft_demo.yaml"
-GRID = {"qwen3_vl": (2, 5, 5)}  # 168 px in cells of 32
 
 
 @pytest.fixture(scope="module", params=MODEL_TYPES[1:])
 def model_type(request):
     return request.param
+
+
+@pytest.fixture(scope="module")
+def grid(model_type) -> tuple[int, int, int]:
+    """Of the maps of a demo clip: four frames, two to a step, of 168 x 168 px."""
+    pixels = family_named(model_type).tiny.pixels
+    side = round(168 / (pixels["patch_size"] * pixels["merge_size"]))
+    return 2, side, side
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +103,15 @@ def test_the_merger_has_a_rate_of_its_own_and_lora_adapts_the_language_model(
     assert load_file(tmp_path / "merged" / "model.safetensors").keys() == before.keys()
 
 
-def test_the_check_says_how_long_samples_are(run, model_type, tiny_model_dirs, demo_data, tmp_path):
+def test_the_check_says_how_long_samples_are(run, grid, demo_data, tmp_path):
     config = tmp_path / "train.yaml"
     config.write_text((run / "train_config.yaml").read_text())
     assert check.main([str(demo_data.train_config), "--train_config", str(config), "--output", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["bad"] == 0 and report["tokens"]["lowest"] > np.prod(GRID[model_type])
+    assert report["bad"] == 0 and report["tokens"]["lowest"] > np.prod(grid)
 
 
-def test_a_question_is_answered_and_where_it_looks_is_shown(run, model_type, held_out, tmp_path, capsys):
+def test_a_question_is_answered_and_where_it_looks_is_shown(run, grid, held_out, tmp_path, capsys):
     record = json.loads(held_out.read_text())[0]
     video = str(held_out.parent / record["video"])
     options = [
@@ -122,12 +129,12 @@ def test_a_question_is_answered_and_where_it_looks_is_shown(run, model_type, hel
     shown = ["--model", str(run), "--records", str(held_out), "--layers", "all", "--max_new_tokens", "4"]
     assert visualize.main([*shown, "--output", str(tmp_path)]) == 0
     arrays = np.load(next(tmp_path.rglob("maps.npz")))
-    assert arrays["maps"].shape[2:] == GRID[model_type] and arrays["maps"].max() > 0
+    assert arrays["maps"].shape[2:] == grid and arrays["maps"].max() > 0
     settings, _ = find_reading(run)
     session = Session(str(run), settings, max_new_tokens=4)
     seen = session.ask(video, "What pattern does the <ins>red circle</ins> have?")
     (found,) = session.look(seen, 0, None, "share")
-    assert found.heat.shape == GRID[model_type]
+    assert found.heat.shape == grid
 
 
 def test_the_benches_take_it(run, benches, held_out, tmp_path, monkeypatch):

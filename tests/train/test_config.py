@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from swim.models.supervision import AttentionSupervisionConfig
 from swim.train.config import ConfigError, differing_keys, load_config, parse_overrides
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -73,6 +74,12 @@ def test_differing_keys_ignore_what_changes_no_result():
 )
 def test_shipped_configurations_load(path):
     assert load_config(path).output_dir.startswith("output/")
+
+
+@pytest.mark.parametrize(("name", "decoder_layers"), [("sft_7b", 28), ("sft_qwen3_vl_8b", 36)])
+def test_the_papers_layers_are_every_fifth(name, decoder_layers):
+    given = load_config(REPOSITORY / f"run_scripts/configs/{name}.yaml").attention_supervision["layers"]
+    assert given == list(AttentionSupervisionConfig().layers_of(decoder_layers)) == list(range(2, decoder_layers, 5))
 
 
 def test_the_two_configurations_of_the_7b_train_the_same():

@@ -1,7 +1,6 @@
 """Writes a tiny, randomly initialised model with its processor, small enough to be trained on two CPU cores.
 
     swim tiny-model --output output/tiny_model
-    swim tiny-model --output output/tiny_model --family qwen3_vl
     swim tiny-model --output output/tiny_model --tokenizer path/to/Qwen2.5-VL-7B-Instruct
 
 The folder is a complete checkpoint, which transformers loads offline.
