@@ -69,6 +69,14 @@ def test_differing_keys_ignore_what_changes_no_result():
     assert differing_keys(old, new) == ["learning_rate", "max_steps"]
 
 
+@pytest.mark.parametrize(("group", "lacking"), [("demo", "family"), ("lora", "dropout")])
+def test_a_run_of_a_release_that_lacked_a_key_of_a_group_resumes(group, lacking):
+    new = load_config(REPOSITORY / "run_scripts/configs/sft_demo.yaml", ["--lora.r", "4"]).to_flat()
+    old = {**new, group: {key: value for key, value in new[group].items() if key != lacking}}
+    assert differing_keys(old, new) == []
+    assert differing_keys({**old, group: {**new[group], lacking: 0.9}}, new) == [group]
+
+
 @pytest.mark.parametrize(
     "path", sorted((REPOSITORY / "run_scripts/configs").glob("*.yaml")), ids=lambda path: path.stem
 )

@@ -43,7 +43,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
     output_dir: str = Field(description="folder of the run; a stopped run resumes from its last checkpoint there")
     model_name_or_path: str | None = Field(
-        None, description="folder or hub name of a Qwen2.5-VL model; null builds the demo's tiny model"
+        None, description="folder or hub name of a Qwen2.5-VL or Qwen3-VL model; null builds the demo's tiny model"
     )
     data_config: str | None = Field(
         None, description="YAML of the mixture, see data_config/; null makes the demo's data"
@@ -327,12 +327,22 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Keys whose values differ, leaving out those that do not change the result. What one of them does not name has its
     default: an earlier release had fewer keys."""
-    fields = TrainConfig.model_fields.items()
-    defaults = {key: field.get_default(call_default_factory=True) for key, field in fields if not field.is_required()}
-    old, new = {**defaults, **rename(old)}, {**defaults, **new}
+    old, new = _filled(rename(old)), _filled(new)
     ignored = {"resume_from_checkpoint", "report", "save_total_limit", "disable_tqdm", "report_to"}
     ignored |= {"allow_config_change", "dataloader_timeout_s", "ddp_timeout", "dataloader_num_workers", "cache_gb"}
     return sorted(key for key in (set(old) | set(new)) - ignored if old.get(key) != new.get(key))
+
+
+def _filled(flat: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the default of each of our keys that it lacks, also within groups of keys."""
+    fields = TrainConfig.model_fields.items()
+    defaults = {key: field.get_default(call_default_factory=True) for key, field in fields if not field.is_required()}
+    filled = {**defaults, **flat}
+    for key, group in (("demo", DemoOptions), ("lora", LoraOptions)):
+        given = filled[key]
+        if given is not None:
+            filled[key] = {**group().model_dump(), **(given if isinstance(given, dict) else given.model_dump())}
+    return filled
 
 
 def _read(path: Path) -> dict[str, Any]:
