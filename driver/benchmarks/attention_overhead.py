@@ -40,6 +40,7 @@ from transformers.attention_supervision import (
     AttentionSupervisionConfig,
     Supervision,
     fuse_layers,
+    labelled_logits,
     labelled_text_loss,
     mask_loss,
     plan_supervision,
@@ -127,7 +128,8 @@ def _log(rows: torch.Tensor) -> torch.Tensor:
 def _loss(model, batch, plan, config, hidden_states, log_rows) -> torch.Tensor:
     """The fork's loss from rows (float32[1, Q, K] per supervised layer) that were computed in another way."""
     masks = mask_loss(fuse_layers(log_rows, plan.cells, config), batch["ins_masks"], plan, config)
-    return config.text_loss_weight * labelled_text_loss(model, hidden_states, plan) + config.mask_loss_weight * masks
+    text_loss = labelled_text_loss(model, labelled_logits(model, hidden_states, plan), plan)
+    return config.text_loss_weight * text_loss + config.mask_loss_weight * masks
 
 
 # ----------------------------------------------------------------------------------------------------------------------

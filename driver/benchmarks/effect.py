@@ -141,7 +141,8 @@ def measure(config: TrainConfig, inputs: DemoInputs, model: str, folder: Path) -
     known = json.loads(path.read_text()) if path.exists() else {}
     if known.get("weights") == weights:
         return known["scores"]
-    held_out = evaluate(model, read_held_out(inputs.held_out_json, config.data_settings), config.data_settings)
+    held_out = read_held_out(inputs.held_out_json, config.data_settings, model)
+    seen = evaluate(model, held_out, config.data_settings)
     benches = demo_benches(config.demo)
     settings = replace(config.data_settings, keep_annotated_frames=False, cache_gb=0.0)
     how = Answering(DESCRIPTION_TOKENS, batch_size=BATCH)
@@ -152,9 +153,9 @@ def measure(config: TrainConfig, inputs: DemoInputs, model: str, folder: Path) -
     [answered] = bench_q.evaluate(how, {folder / "bench_q": model}, settings, questions).values()
     described = partial(describe, how, model, settings, inputs.held_out_json)
     scores = {
-        "pointing": held_out.grounding.pointing,
-        "inside": held_out.grounding.inside,
-        "answers": held_out.accuracy,
+        "pointing": seen.grounding.pointing,
+        "inside": seen.grounding.inside,
+        "answers": seen.accuracy,
         "patterns": answered["micro"] / 100,
         "bench_d": described(benches.bench_d, folder / "bench_d", {}),
     }

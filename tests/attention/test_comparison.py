@@ -21,7 +21,7 @@ from swim.video.clip import VisualBudget
 def samples(tmp_path_factory):
     """Two clips, each asked for two of its objects."""
     data = make_demo_data(tmp_path_factory.mktemp("demo"), train_clips=2, held_out_clips=0, workers=1)
-    reader = SampleReader(DataSettings(budget=VisualBudget(min_pixels=784, max_pixels=28224)))
+    reader = SampleReader(DataSettings(budget=VisualBudget(min_pixels=784, max_pixels=28224)), 28)
     read = [reader(row) for row in load_mixture(data.train_config).dataset]
     return [read[number] for number in (0, 1, 3, 4)]
 

@@ -38,7 +38,7 @@ def held_out(tmp_path_factory):
 def sample(held_out):
     settings = DataSettings(VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224))
     raw = json.loads(held_out.read_text())[0]
-    return SampleReader(settings).read(parse_annotated(raw, "record 0", held_out.parent))
+    return SampleReader(settings, 28).read(parse_annotated(raw, "record 0", held_out.parent))
 
 
 def frames_of(path) -> list[np.ndarray]:
@@ -226,7 +226,7 @@ def test_where_nothing_is_outlined_it_says_so(tiny_model_dir, held_out, sample, 
 def wide_sample(tmp_path):
     path = write_video(tmp_path / "wide.mp4", moving_pictures(6, 144, 256))
     record = visual_record("wide", path, None, "What?")
-    return SampleReader(DataSettings(VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224))).read(record)
+    return SampleReader(DataSettings(VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224)), 28).read(record)
 
 
 LONG = "The person in the red coat walks slowly along the wet street and carries two large paper bags, and then " * 8

@@ -282,14 +282,14 @@ def test_generation_prompts_end_before_the_last_answer(make_collator, demo):
 
 def test_clips_are_kept_within_the_cache(demo):
     """Rows 2 n and 2 n + 1 ask about the same clip. Room for two clips: the least recently used one goes."""
-    one = SampleReader(DataSettings(budget=BUDGET))(demo[0]).clip.frames.nbytes
-    reader = SampleReader(DataSettings(budget=BUDGET, cache_gb=2.5 * one / 1e9))
+    one = SampleReader(DataSettings(budget=BUDGET), 28)(demo[0]).clip.frames.nbytes
+    reader = SampleReader(DataSettings(budget=BUDGET, cache_gb=2.5 * one / 1e9), 28)
     first, second = reader(demo[0]).clip, reader(demo[2]).clip
     assert reader(demo[0]).clip is reader(demo[1]).clip is first and reader(demo[3]).clip is second
     other_frames = reader(changed(demo[2], lambda record: record["annotation"][0].pop("2"))).clip
     assert other_frames is not second  # frames were chosen otherwise: another entry, and the first clip made room
     assert reader(demo[2]).clip is second and reader(demo[0]).clip is not first
-    uncached = SampleReader(DataSettings(budget=BUDGET))
+    uncached = SampleReader(DataSettings(budget=BUDGET), 28)
     assert uncached(demo[0]).clip is not uncached(demo[0]).clip
 
 

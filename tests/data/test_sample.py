@@ -31,7 +31,7 @@ def late(demo_data, data_of, tmp_path):
 def test_a_read_that_is_late_or_fails_once_gives_the_same_sample(late, monkeypatch, caplog):
     monkeypatch.setattr(sample, "_PAUSE_S", 0.2)
     row, path = late
-    expected = SampleReader(SETTINGS)(row)
+    expected = SampleReader(SETTINGS, 28)(row)
     real = os.readlink(path)
     for fault in (
         os.mkfifo,
@@ -49,7 +49,7 @@ def test_a_read_that_is_late_or_fails_once_gives_the_same_sample(late, monkeypat
         caplog.clear()
         mender = Thread(target=mend)
         mender.start()
-        found = SampleReader(SETTINGS)(row)
+        found = SampleReader(SETTINGS, 28)(row)
         mender.join()
         assert (
             torch.equal(found.clip.frames, expected.clip.frames) and (found.masks.shares == expected.masks.shares).all()
@@ -64,7 +64,7 @@ def test_each_try_has_a_longer_limit_and_there_are_three(late, monkeypatch, leve
     path.unlink()
     os.mkfifo(path)
     record = sample.row_record(row)
-    reader = SampleReader(SETTINGS)
+    reader = SampleReader(SETTINGS, 28)
     reader.check_files(record)  # a pipe is there
     start = time.monotonic()
     with pytest.raises(DataError, match="late.mp4: not read after 1 s") as caught:
@@ -78,5 +78,5 @@ def test_what_is_wrong_for_good_is_tried_once(late, caplog):
     path.unlink()
     path.write_text("no video")
     with pytest.raises(DataError) as caught:
-        SampleReader(SETTINGS)(row)
+        SampleReader(SETTINGS, 28)(row)
     assert caught.value.reason == Reason.UNREADABLE and not caplog.records

@@ -159,7 +159,7 @@ def test_a_failing_control_is_named(config, monkeypatch):
 
 def test_swapped_questions_keep_the_first_objects_mask(config):
     inputs = make_demo_inputs(config.demo)
-    held_out = read_held_out(inputs.held_out_json, config.data_settings)
+    held_out = read_held_out(inputs.held_out_json, config.data_settings, config.model)
     assert len(held_out.asked) == 3
     for asked, swapped, other, answer in zip(held_out.asked, held_out.swapped, held_out.other, held_out.answers):
         phrase = asked.record.turns[0].spans[0].phrase

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from swim.cli import bench_d, bench_q, check, export, general, grounding, infer, visualize
+from swim.cli.runs.held_out import evaluate, read_held_out
 from swim.data.settings import find_reading
 from swim.demo.bench import write_benches
 from swim.eval.judge import DIMENSIONS
@@ -135,6 +136,12 @@ def test_a_question_is_answered_and_where_it_looks_is_shown(run, grid, held_out,
     seen = session.ask(video, "What pattern does the <ins>red circle</ins> have?")
     (found,) = session.look(seen, 0, None, "share")
     assert found.heat.shape == grid
+
+
+def test_the_report_reads_held_out_clips_in_cells_of_the_family(run, grid, held_out):
+    settings, _ = find_reading(run)
+    scores = evaluate(str(run), read_held_out(held_out, settings, str(run)), settings)
+    assert all(tuple(heat.shape) == grid for heat in scores.maps) and 0 <= scores.grounding.pointing <= 1
 
 
 def test_the_benches_take_it(run, benches, held_out, tmp_path, monkeypatch):

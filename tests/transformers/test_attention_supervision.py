@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers.attention_supervision import AttentionSupervisionConfig, Supervision, grounding_sums, plan_supervision
 
 from . import reference
@@ -227,6 +228,22 @@ def test_text_loss_and_its_gradients_are_stocks(padding_side):
     found, expected = model(**batch).text_loss, stock(**without_supervision(batch)).loss
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert_same_gradients(gradients_of(model, found), gradients_of(stock, expected), 1e-4)
+
+
+@pytest.mark.parametrize("padding_side", ["right", "left"])
+def test_logits_of_labelled_tokens_are_stocks(padding_side):
+    batch = make_batch(MIXED, padding_side)
+    model, stock = model_with(PAPER), model_with(PAPER)
+    found = model(**batch, return_label_logits=True).label_logits
+    labelled = F.pad(batch["labels"][:, 1:] != IGNORE, (0, 1))
+    expected = stock(**without_supervision(batch)).logits[labelled]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    log_probs = [
+        logits.log_softmax(-1).gather(1, batch["labels"][batch["labels"] != IGNORE][:, None]).sum()
+        for logits in (found, expected)
+    ]
+    ours, theirs = gradients_of(model, log_probs[0]), gradients_of(stock, log_probs[1])
+    assert_same_gradients(ours, theirs, 1e-4)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_the_setting_reaches_the_file(demo_data, monkeypatch):
     record = json.loads(demo_data.train_json.read_text())[0]
     row = {"position": 0, "file": "f", "record": json.dumps(record), "annotation": json.dumps(record.pop("annotation"))}
     row |= {"data_root": str(demo_data.data_root), "folder_fps": None, "untrusted": False}
-    SampleReader(DataSettings(video_reader="decord"))({**row, "record": json.dumps(record)})
+    SampleReader(DataSettings(video_reader="decord"), 28)({**row, "record": json.dumps(record)})
     assert opened == [Path(record["video"]).name]
 
 

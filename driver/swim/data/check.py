@@ -19,7 +19,7 @@ from swim.concurrently import SPAWN, WorkerProcesses
 from swim.data.collator import SwimCollator
 from swim.data.lengths import write_lengths
 from swim.data.mixture import Mixture, load_mixture, root_of_row, row_record
-from swim.data.sample import SampleReader
+from swim.data.sample import USUAL_CELL_PX, SampleReader
 from swim.data.settings import DataSettings
 from swim.errors import DataError, Reason
 from swim.files import append_json_lines, read_json_lines, write_atomically
@@ -44,7 +44,7 @@ class Checker:
     def __init__(self, mixture: Mixture, level: str, settings: DataSettings, model: str | None):
         self.rows = mixture.dataset
         self.level = level
-        self.collator, self.reader = None, SampleReader(settings)
+        self.collator, self.reader = None, SampleReader(settings, USUAL_CELL_PX)
         if model is not None:
             self.collator = SwimCollator(
                 AutoProcessor.from_pretrained(model, trust_remote_code=False),

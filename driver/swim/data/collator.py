@@ -56,9 +56,7 @@ class SwimCollator:
         self._patching = with_fast_patches(processor, self.family.video_processor_class, as_bytes)
         self.settings = settings
         self.visual_ids = [model_config.image_token_id, model_config.video_token_id]
-        vision = model_config.vision_config
-        sizes = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-        self.reader = SampleReader(settings, *sizes, self._step_tokens)
+        self.reader = SampleReader.of_model(settings, model_config, self._step_tokens)
         self.position_rule = self.family.position_rule(model_config)
 
     def __call__(self, rows: list) -> dict[str, torch.Tensor]:
@@ -186,7 +184,7 @@ class SwimCollator:
         grids = [[size // cell * resolution for size in clip.frames.shape[2:]] for clip in clips] or [[0, 0]]
         grid_masks = [sample.masks if isinstance(sample, Sample) else None for sample in samples]
         instances = max([len(found.shares) for found in grid_masks if found is not None], default=0)
-        steps = max([-(-len(clip.numbers) // self.reader.temporal_patch_size) for clip in clips], default=0)
+        steps = max([-(-len(clip.numbers) // self.reader.step_frames) for clip in clips], default=0)
         height, width = (max(sizes) for sizes in zip(*grids))
         masks = torch.zeros(len(samples), instances, steps, height, width)
         mask_index = torch.zeros(len(samples), instances, steps, dtype=torch.bool)

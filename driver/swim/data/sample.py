@@ -22,6 +22,7 @@ from swim.video.sources import FOLDER_FPS, local_file
 # A shared disk that does not answer in time is not the record's fault: the read is retried with more time.
 _TIME_LIMITS = (1, 2, 2)  # times the setting's; all of them fit well into `dataloader_timeout_s`
 _PAUSE_S = 2.0
+USUAL_CELL_PX = 28  # where no model says how large its cells are
 _LATEST_S = 99_999.9  # a time as long as any to be told in words
 
 Read = TypeVar("Read")
@@ -82,23 +83,31 @@ def _no_tokens(_: float) -> int:
 class SampleReader:
     """Turns rows of the mixture into samples, keeping up to `cache_gb` of decoded clips.
 
-    step_tokens: function of a time in seconds; text tokens that stand beside the visual ones of a video's step then.
+    cell_px: side of a cell of the grid, in px of the resized frame. step_frames: frames of a temporal step. step_tokens:
+    function of a time in seconds; text tokens that stand beside the visual ones of a video's step then.
     """
 
     def __init__(
         self,
         settings: DataSettings,
-        patch_size: int = 14,
-        merge_size: int = 2,
-        temporal_patch_size: int = 2,
+        cell_px: int,
+        step_frames: int = 2,
         step_tokens: Callable[[float], int] = _no_tokens,
     ):
         self.settings = settings
-        self.cell_px = patch_size * merge_size
-        self.temporal_patch_size = temporal_patch_size
+        self.cell_px = cell_px
+        self.step_frames = step_frames
         self._step_tokens = step_tokens
         self._cache: OrderedDict[tuple, Clip] = OrderedDict()
         self._cached_bytes = 0
+
+    @classmethod
+    def of_model(
+        cls, settings: DataSettings, model_config, step_tokens: Callable[[float], int] = _no_tokens
+    ) -> "SampleReader":
+        """The reader with a model's cells and steps."""
+        vision = model_config.vision_config
+        return cls(settings, vision.patch_size * vision.spatial_merge_size, vision.temporal_patch_size, step_tokens)
 
     def __call__(self, row: dict) -> Sample:
         """The sample of one row of `load_mixture`. Raises DataError naming the record."""
@@ -143,7 +152,7 @@ class SampleReader:
     def clip_tokens(self, record: Record, clip: Clip | Header) -> int:
         """Tokens that take the place of a record's placeholder: the visual ones, and the text of each step of a video."""
         height, width = clip.size
-        steps = _split(clip.numbers, self.temporal_patch_size)
+        steps = _split(clip.numbers, self.step_frames)
         visual = len(steps) * (height // self.cell_px) * (width // self.cell_px)
         if record.is_image:
             return visual
@@ -187,7 +196,7 @@ class SampleReader:
     def _masks_on_grid(self, record: Record, clip: Clip) -> GridMasks:
         resolution = self.settings.mask_resolution
         rows, columns = (size // self.cell_px * resolution for size in clip.frames.shape[2:])
-        steps = _split(clip.numbers, self.temporal_patch_size)
+        steps = _split(clip.numbers, self.step_frames)
         shares = np.zeros((len(record.instances), len(steps), rows, columns), dtype=np.float32)
         resized = 0
         for instance, frames in enumerate(record.instances):

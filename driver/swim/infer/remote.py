@@ -8,7 +8,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from swim.concurrently import run_concurrently
-from swim.data.sample import SampleReader
+from swim.data.sample import USUAL_CELL_PX, SampleReader
 from swim.data.settings import DataSettings
 from swim.errors import DataError
 from swim.files import write_atomically
@@ -25,7 +25,7 @@ def answer_remotely(questions: list[Question], asker: Asker, settings: DataSetti
 
     Raises swim.llm.ServiceRefuses when the server will answer nothing more; what was answered is kept.
     """
-    reader = SampleReader(settings)
+    reader = SampleReader(settings, USUAL_CELL_PX)
 
     def ask(question: Question) -> dict:
         try:

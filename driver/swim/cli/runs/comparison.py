@@ -79,7 +79,7 @@ def _held_out(config: TrainConfig) -> HeldOut:
     if config.eval_grounding is not None:
         return read_annotated(config)
     if is_demo_data(config):
-        return read_held_out(make_demo_inputs(config.demo).held_out_json, config.data_settings)
+        return read_held_out(make_demo_inputs(config.demo).held_out_json, config.data_settings, config.model)
     raise ConfigError(
         "report: it compares models on held-out records; name an annotated file that is not trained on with "
         "eval_grounding, or leave report out"

@@ -16,6 +16,7 @@ from swim.data.settings import DataSettings
 from swim.data.tags import strip_tags
 from swim.infer.generate import generate_answers
 from swim.infer.load import load_for_inference
+from swim.models.load import load_config
 from swim.train.config import TrainConfig
 
 PICTURED_CLIPS = 2
@@ -62,9 +63,10 @@ class Scores:
     maps: list[torch.Tensor]
 
 
-def read_held_out(path: Path, settings: DataSettings) -> HeldOut:
-    """Reads the held-out records that the demo wrote; see swim.demo.clips for their keys."""
-    reader = SampleReader(settings)
+def read_held_out(path: Path, settings: DataSettings, model: str) -> HeldOut:
+    """Reads the held-out records that the demo wrote, for models of this one's family; see swim.demo.clips for their
+    keys."""
+    reader = SampleReader.of_model(settings, load_config(model))
     held_out = HeldOut([], [])
     for position, raw in enumerate(json.loads(path.read_text())):
         other = raw["swap"]["object"]
@@ -83,7 +85,8 @@ def read_held_out(path: Path, settings: DataSettings) -> HeldOut:
 def read_annotated(config: TrainConfig) -> HeldOut:
     """The first records of eval_grounding. Raises DataError naming one that cannot be read, or that tags no object."""
     rows = load_annotated(config.eval_grounding or "", config.eval_root, config.eval_untrusted)
-    reader, batch_size = SampleReader(config.data_settings), config.arguments.get("per_device_train_batch_size", 8)
+    reader = SampleReader.of_model(config.data_settings, load_config(config.model))
+    batch_size = config.arguments.get("per_device_train_batch_size", 8)
     samples = [reader(row) for row in islice(rows, MOST_RECORDS)]
     answers = [sample.record.turns[-1].text for sample in samples]
     return HeldOut(samples, answers, batch_size=batch_size, max_new_tokens=MAX_NEW_TOKENS)

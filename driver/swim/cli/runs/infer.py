@@ -13,7 +13,7 @@ from swim.cli.runs.roots import root_of
 from swim.data.collator import SwimCollator
 from swim.data.records import Record, parse_record
 from swim.data.root import DataRoot
-from swim.data.sample import SampleReader
+from swim.data.sample import USUAL_CELL_PX, SampleReader
 from swim.data.settings import DataSettings
 from swim.demo.inputs import DemoOptions, make_demo_inputs
 from swim.demo.model import KNOWS_THE_DEMO_ALONE
@@ -54,7 +54,7 @@ def asked_record(options: argparse.Namespace, settings: DataSettings) -> Record:
     where = "--video" if image is None else "--image"
     record = visual_record(where, video, image, options.prompt, options.folder_fps)
     if isinstance(record.path, Path):  # before a model is loaded, which takes its time
-        SampleReader(settings).check_files(record)
+        SampleReader(settings, USUAL_CELL_PX).check_files(record)
     return record
 
 

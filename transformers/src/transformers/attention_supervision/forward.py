@@ -59,20 +59,27 @@ class SupervisedOutput(CausalLMOutputWithPast):
     mask_loss: float32 scalar; an exact, connected zero where nothing is supervised.
     attention_maps: float32[B, Q, T, H, W], the fused maps that were supervised, without gradient; zeros in the padding.
     grounding: float32[5], sums over the (token, step) pairs, see `grounding_sums`.
+    label_logits: float[L, V], what the head says at the positions that predict one of the batch's L labelled tokens, row by
+        row; only with `return_label_logits`.
     """
 
     text_loss: torch.FloatTensor | None = None
     mask_loss: torch.FloatTensor | None = None
     attention_maps: torch.FloatTensor | None = None
     grounding: torch.FloatTensor | None = None
+    label_logits: torch.FloatTensor | None = None
 
 
-def labelled_text_loss(model, hidden_states: torch.Tensor, plan: SupervisionPlan) -> torch.Tensor:
-    """The model's own text loss, projecting only the positions that predict a labelled token; exactly 0 without one.
+def labelled_logits(model, hidden_states: torch.Tensor, plan: SupervisionPlan) -> torch.Tensor:
+    """[L, V]: what the head says at the positions that predict one of the batch's L labelled tokens.
 
     hidden_states: [B, S, D]. Never allocates (B, S, vocabulary). The head is called as a module, as ZeRO-3 needs.
     """
-    logits = model.lm_head(hidden_states.flatten(0, 1)[plan.label_positions])
+    return model.lm_head(hidden_states.flatten(0, 1)[plan.label_positions])
+
+
+def labelled_text_loss(model, logits: torch.Tensor, plan: SupervisionPlan) -> torch.Tensor:
+    """The model's own text loss of `labelled_logits`; exactly 0 without a labelled token."""
     if len(plan.label_ids) == 0:
         return logits.float().sum()
     vocab_size = model.config.text_config.vocab_size
@@ -96,12 +103,14 @@ def supervised_forward(
     position_ids=None,
     use_cache=None,
     logits_to_keep=0,
+    return_label_logits=False,
     **kwargs,
 ) -> SupervisedOutput:
     """The forward of a model when supervision tensors are given.
 
     adapter: that of the model's family.
     supervision: the four tensors, as Supervision or a tuple in its order.
+    return_label_logits: keep the logits of labelled tokens for a loss of the caller's own.
     The rest are the arguments of the stock forward.
 
     Raises ValueError for anything that cannot be supervised, naming the argument.
@@ -138,7 +147,8 @@ def supervised_forward(
         **kwargs,
     )
     attention = fuse_layers(plan.rows.rows, plan.cells, config)
-    text_loss = labelled_text_loss(model, outputs.last_hidden_state, plan)
+    label_logits = labelled_logits(model, outputs.last_hidden_state, plan)
+    text_loss = labelled_text_loss(model, label_logits, plan)
     masks_loss = mask_loss(attention, supervision.ins_masks, plan, config)
     return SupervisedOutput(
         loss=config.text_loss_weight * text_loss + config.mask_loss_weight * masks_loss + connected_zero,
@@ -146,6 +156,7 @@ def supervised_forward(
         mask_loss=masks_loss,
         attention_maps=attention.detach(),
         grounding=grounding_sums(attention.detach(), supervision.ins_masks, plan),
+        label_logits=label_logits if return_label_logits else None,
         hidden_states=outputs.hidden_states,
         attentions=outputs.attentions,
     )
