@@ -10,7 +10,7 @@ import torch
 from swim.data.collator import SwimCollator
 from swim.data.sample import Sample
 from swim.data.tags import Span
-from swim.data.tokens import IGNORE, instance_tokens
+from swim.data.tokens import IGNORE, decode_with_ends, instance_tokens, tokens_of
 from swim.infer.generate import generation_inputs
 from swim.models.supervision import AttentionSupervisionConfig, fuse_layers, log_attention_maps
 
@@ -115,22 +115,22 @@ def read_words(
         tokens = np.flatnonzero(instance_tokens(alone, prepared.replacements[0], prepared.offsets[0]) != IGNORE)
         words.append(Word(label, kind, int(tokens[0]), int(tokens[-1]) + 1, instance, at))
     start = inputs["input_ids"].shape[1]
-    text, ends = _decode(tokenizer, answer_tokens)
+    text, ends = decode_with_ends(tokenizer, answer_tokens)
     blank = len(text) - len(text.lstrip())
     if recorded_answer:
         turn = sample.record.turns[-1]
         named = turn.instances if sample.record.instances else [None] * len(turn.spans)
         places = [((span.start, span.end), span.phrase.strip(), instance) for span, instance in zip(turn.spans, named)]
-        words += [Word(label, "tag", *_tokens_of(place, ends, start), i, place[0]) for place, label, i in places]
+        words += [Word(label, "tag", *tokens_of(place, ends, start), i, place[0]) for place, label, i in places]
     missing = [phrase for phrase in phrases if phrase.casefold() not in {w.label.casefold() for w in words}]
     for phrase in missing:
         found = [(m.start(), m.end()) for m in re.finditer(re.escape(phrase), text, re.IGNORECASE)]
         if not found:
             raise ValueError(f"the phrase {phrase!r} stands neither in the question nor in the answer {text!r}")
-        words += [Word(phrase, "phrase", *_tokens_of(span, ends, start), at=span[0] - blank) for span in found]
+        words += [Word(phrase, "phrase", *tokens_of(span, ends, start), at=span[0] - blank) for span in found]
     if every_word:
         spoken = [(match.group(), match.span()) for match in _WORD.finditer(text)]
-        words += [Word(word, "answer", *_tokens_of(span, ends, start), at=span[0] - blank) for word, span in spoken]
+        words += [Word(word, "answer", *tokens_of(span, ends, start), at=span[0] - blank) for word, span in spoken]
     inputs = _with_answer(inputs, answer_tokens)
     inputs["position_ids"] = collator.positions(inputs)
     inputs.pop("second_per_grid_ts", None)
@@ -168,22 +168,6 @@ def _with_spans(sample: Sample, phrases: Sequence[str], every_word: bool) -> tup
 
 def _span(text: str, place: tuple[int, int], label: str, kind: str) -> tuple[Span, tuple]:
     return Span(*place, text[slice(*place)]), (label, kind, None, place[0])
-
-
-def _decode(tokenizer, tokens: Sequence[int]) -> tuple[str, list[int]]:
-    """(text, for each token the character of the text where it ends); a character of several tokens ends with the last."""
-    text, ends = "", []
-    for count in range(1, len(tokens) + 1):
-        text = tokenizer.decode(tokens[:count], skip_special_tokens=True)
-        ends.append(len(text.rstrip("\ufffd")))
-    return text, ends
-
-
-def _tokens_of(span: tuple[int, int], ends: list[int], start: int) -> tuple[int, int]:
-    """Tokens [start, end) that hold the characters [span): those that end after its start, up to the one that ends it."""
-    first = next(number for number, end in enumerate(ends) if end > span[0])
-    last = next(number for number, end in enumerate(ends) if end >= span[1])
-    return start + first, start + last + 1
 
 
 def _with_answer(inputs: dict[str, torch.Tensor], tokens: Sequence[int]) -> dict[str, torch.Tensor]:

@@ -66,7 +66,7 @@ class SwimCollator:
         batch = {**inputs, "position_ids": self.positions(inputs)}
         batch.pop("second_per_grid_ts", None)
         batch["labels"] = torch.full_like(inputs["input_ids"], IGNORE)
-        batch["attn_labels"] = self._behind_visual(inputs)
+        batch["attn_labels"] = self.behind_visual(inputs["input_ids"], inputs["attention_mask"])
         batch["ins_contents_labels"] = torch.full_like(inputs["input_ids"], IGNORE)
         for number, (sample, chat) in enumerate(zip(samples, chats)):
             try:
@@ -76,7 +76,7 @@ class SwimCollator:
                 raise error.at(sample.record.where) from None
             batch["labels"][number, learnt] = inputs["input_ids"][number, learnt]
             batch["ins_contents_labels"][number] = torch.from_numpy(named)
-        batch["ins_masks"], batch["mask_index"] = self._stack_masks(samples)
+        batch["ins_masks"], batch["mask_index"] = self.stack_masks(samples)
         return batch
 
     def read(self, row: dict | Record) -> Sample:
@@ -132,7 +132,7 @@ class SwimCollator:
             return render_chat(
                 self.processor,
                 turns,
-                _visual_kind(record),
+                visual_kind(record),
                 self.settings.system_prompt,
                 add_generation_prompt,
                 self.family.chat_text,
@@ -170,14 +170,13 @@ class SwimCollator:
             given["second_per_grid_ts"] = torch.ones_like(given["second_per_grid_ts"])
         return self.position_rule.get_rope_index(inputs["input_ids"], inputs["mm_token_type_ids"], **given)[0]
 
-    def _behind_visual(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """attn_labels: the token ids of the text after the last visual token, -100 elsewhere."""
-        ids = inputs["input_ids"]
-        visual = torch.isin(ids, torch.tensor(self.visual_ids))
+    def behind_visual(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """attn_labels: the token ids of the text after the last visual token, -100 elsewhere. Both int64[B, S]."""
+        visual = torch.isin(ids, torch.tensor(self.visual_ids, device=ids.device))
         visual_from_here = visual.flip(1).cumsum(1).flip(1) > 0
-        return torch.where(visual_from_here | (inputs["attention_mask"] == 0), IGNORE, ids)
+        return torch.where(visual_from_here | (attention_mask == 0), IGNORE, ids)
 
-    def _stack_masks(self, samples: Sequence[Sample | TextSample]) -> tuple[torch.Tensor, torch.Tensor]:
+    def stack_masks(self, samples: Sequence[Sample | TextSample]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ins_masks, mask_index): each sample's masks in the first corner of the batch's largest grid."""
         resolution, cell = self.settings.mask_resolution, self.reader.cell_px
         clips = [sample.clip for sample in samples if isinstance(sample, Sample)]
@@ -196,7 +195,8 @@ class SwimCollator:
         return masks, mask_index
 
 
-def _visual_kind(record: Record) -> str | None:
+def visual_kind(record: Record) -> str | None:
+    """ "video", "image" or None for text alone."""
     if record.path is None:
         return None
     return "image" if record.is_image else "video"

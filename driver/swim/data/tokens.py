@@ -1,5 +1,7 @@
 """Characters to tokens: which tokens are answers, and which instance a token names."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from swim.data.chat import ChatText, Mention
@@ -57,6 +59,22 @@ def instance_tokens(chat: ChatText, replacements: list[dict], offsets: np.ndarra
             )
     instances = np.array([mention.instance for mention in mentions] + [IGNORE], dtype=np.int64)
     return instances[owner]
+
+
+def decode_with_ends(tokenizer, tokens: Sequence[int]) -> tuple[str, list[int]]:
+    """(text, for each token the character of the text where it ends); a character of several tokens ends with the last."""
+    text, ends = "", []
+    for count in range(1, len(tokens) + 1):
+        text = tokenizer.decode(tokens[:count], skip_special_tokens=True)
+        ends.append(len(text.rstrip("\ufffd")))
+    return text, ends
+
+
+def tokens_of(span: tuple[int, int], ends: list[int], start: int) -> tuple[int, int]:
+    """Tokens [start, end) that hold the characters [span): those that end after its start, up to the one that ends it."""
+    first = next(number for number, end in enumerate(ends) if end > span[0])
+    last = next(number for number, end in enumerate(ends) if end >= span[1])
+    return start + first, start + last + 1
 
 
 def _expanded(mention: Mention, replacements: list[dict]) -> Mention:

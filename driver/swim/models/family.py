@@ -48,7 +48,7 @@ class Family:
     parts: what can be trained or frozen apart.
     part_of: function of a parameter's name; the part that it belongs to, whatever a wrapper puts before the name.
     lora_targets: regular expression of the modules that take an adapter.
-    log_attention_maps: the fork's function of that name for this family, see `swim.models.supervision`.
+    log_attention_maps, encode_vision: the fork's functions of these names for this family, see `swim.models.supervision`.
     tiny: for the demo.
     """
 
@@ -67,6 +67,7 @@ class Family:
     part_of: Callable[[str], str]
     lora_targets: str
     log_attention_maps: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+    encode_vision: Callable[..., tuple[dict, torch.Tensor]]
     tiny: TinyDesign
 
 

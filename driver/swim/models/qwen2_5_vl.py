@@ -8,7 +8,7 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
-from transformers.models.qwen2_5_vl.attention_supervision import log_attention_maps
+from transformers.models.qwen2_5_vl.attention_supervision import ADAPTER, log_attention_maps
 
 from swim.models.family import Family, TinyDesign
 
@@ -54,6 +54,7 @@ FAMILY = Family(
     # the vision tower's MLP has the same module names, so the language model is named too
     lora_targets=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
     log_attention_maps=log_attention_maps,
+    encode_vision=ADAPTER.encode_vision,
     tiny=TinyDesign(
         text={"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}},
         vision={"intermediate_size": 64, "fullatt_block_indexes": [0], "tokens_per_second": 2},

@@ -11,7 +11,7 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
-from transformers.models.qwen3_vl.attention_supervision import log_attention_maps
+from transformers.models.qwen3_vl.attention_supervision import ADAPTER, log_attention_maps
 
 from swim.models.family import Family, TinyDesign
 
@@ -63,6 +63,7 @@ FAMILY = Family(
     part_of=_part_of,
     lora_targets=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
     log_attention_maps=log_attention_maps,
+    encode_vision=ADAPTER.encode_vision,
     tiny=TinyDesign(
         text={
             "head_dim": 32,

@@ -9,6 +9,7 @@ __all__ = [
     "GROUNDING_SUMS",
     "ON_OBJECT",
     "AttentionSupervisionConfig",
+    "encode_vision",
     "fuse_layers",
     "log_attention_maps",
     "supervision_of",
@@ -28,6 +29,20 @@ def log_attention_maps(
     no known family.
     """
     return family_of(model.config).log_attention_maps(model, positions, layers, **inputs)
+
+
+def encode_vision(
+    model,
+    pixel_values: torch.Tensor | None,
+    pixel_values_videos: torch.Tensor | None,
+    image_grids: list[list[int]],
+    video_grids: list[list[int]],
+) -> tuple[dict, torch.Tensor]:
+    """(mm_encoder_outputs for the model's forward, by "image" and "video", an exact zero): the vision tower runs once.
+
+    Without a visual it runs on a minimal dummy grid: under ZeRO-3 all processes have to call it equally often.
+    """
+    return family_of(model.config).encode_vision(model, pixel_values, pixel_values_videos, image_grids, video_grids)
 
 
 def supervision_of(model_config) -> AttentionSupervisionConfig:

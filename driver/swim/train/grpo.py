@@ -1,0 +1,230 @@
+"""GRPO on video: TRL's trainer on our data path, with the mask loss as a term of its loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from trl import GRPOConfig, GRPOTrainer
+from trl.models import unwrap_model_for_generation
+
+from swim.data.collator import SwimCollator
+from swim.data.sample import Sample, TextSample
+from swim.data.tokens import IGNORE
+from swim.models.supervision import GROUNDING_SUMS
+from swim.train.resumable import ResumableTrainer
+from swim.train.rollouts import Prompt, completion_instances, read_prompts, visual_inputs
+
+
+class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
+    """TRL's GRPO for prompts with a video, an image or text alone, and `mask_loss_weight` times the fork's mask loss.
+
+    The rows of `train_dataset` are those of `load_mixture`; a prompt is a record's conversation up to its last answer. Each
+    is decoded once per batch of completions, and seen once by the vision tower, which learns nothing: its output is shared
+    by all completions of the prompt, by generation, and by the policy, the old policy and the reference model.
+
+    The mask loss is of the policy's own forward over prompt and completion: the tagged nouns of the question, and of the
+    completion where it says one of the record's tagged phrases word for word. GRPO's gradient goes through the sampled
+    tokens alone, so that no reward could move the attention of the question's noun.
+
+    reward_funcs: of TRL's signature; besides prompts, completions and completion_ids they are given `prompt_of`, the Prompt
+    of each completion, and `trainer`.
+    """
+
+    args: GRPOConfig
+    _tag_names = ["swim", "trl", "grpo"]
+
+    def __init__(self, *args, collator: SwimCollator, mask_loss_weight: float = 0.0, **kwargs):
+        self.collator = collator
+        self.mask_loss_weight = mask_loss_weight
+        super().__init__(*args, **kwargs)
+        if self.use_vllm:
+            raise ValueError("use_vllm: TRL's client of vLLM takes pictures and no videos; leave it out")
+        # a sampled visual token would lack its pixels
+        self.generation_config.suppress_tokens = list(collator.visual_ids)
+        self._prompts: list[Prompt] = []  # of each sequence of the batch of completions
+        self._sequences: list[int] = []  # of the micro-batch: places in _prompts
+        self._mask_term: torch.Tensor | None = None
+        self._policy_pass = False
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # From rows to prompts
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._prompts = self._read(inputs)
+        self._sequences = list(range(len(inputs)))
+        columns = [{"prompt": _messages(prompt), "prompt_of": prompt, "trainer": self} for prompt in self._prompts]
+        output = super()._generate_and_score_completions(columns)
+        # shuffled and split with the rest: which prompt a sequence of a micro-batch belongs to
+        output["sequence"] = torch.arange(len(inputs), device=self.accelerator.device)
+        return output
+
+    def _read(self, rows: Sequence[dict]) -> list[Prompt]:
+        """The prompt of each row; rows of one record share it."""
+        places: dict[tuple, int] = {}
+        samples: list[Sample | TextSample] = []
+        for row in rows:
+            key = (row["file"], row["position"])
+            if key not in places:
+                places[key] = len(samples)
+                samples.append(self._sample(row))
+        prompts = read_prompts(self._policy(), self.collator, samples)
+        return [prompts[places[row["file"], row["position"]]] for row in rows]
+
+    def _sample(self, row: dict) -> Sample | TextSample:
+        return self.collator.read(row)
+
+    def _policy(self):
+        """The model without what wraps it."""
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def _tokenize_prompts(self, prompts: list):
+        return [prompt.tokens for prompt in self._prompts], None, {}
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        ids, mask = _left_padded(prompt_ids, self._tokenizer.pad_token_id)
+        ids, mask = ids.to(self.accelerator.device), mask.to(self.accelerator.device)
+        checkpointing: Any = self.args.gradient_checkpointing_kwargs
+        unwrapping = unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            generation_kwargs=self.generation_kwargs,
+            gradient_checkpointing_kwargs=checkpointing,
+        )
+        with unwrapping as model, torch.no_grad(), self._dist.summon_full_params(self.model_wrapped, recurse=False):
+            drawn = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                mm_token_type_ids=self._kinds(ids),
+                **visual_inputs(self._prompts, ids.device),
+                generation_config=self.generation_config,
+            )
+        return [self._ended(tokens) for tokens in drawn[:, ids.shape[1] :].tolist()], None
+
+    def _ended(self, tokens: list[int]) -> list[int]:
+        """Up to the end of the turn, that token included."""
+        ends = (place for place, token in enumerate(tokens) if token in self.eos_token_ids)
+        return tokens[: next(ends, len(tokens)) + 1]
+
+    def _kinds(self, ids: torch.Tensor) -> torch.Tensor:
+        """mm_token_type_ids: 1 for an image's token, 2 for a video's, else 0."""
+        image, video = self.collator.visual_ids
+        return (ids == image).long() + 2 * (ids == video).long()
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # The loss
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _compute_loss(self, model, inputs):
+        self._sequences = inputs["sequence"].tolist()
+        self._mask_term, self._policy_pass = None, True
+        try:
+            loss = super()._compute_loss(model, inputs)
+        finally:
+            self._policy_pass = False
+        if self._mask_term is not None:
+            steps = self.current_gradient_accumulation_steps if self.model.training else 1.0
+            loss = loss + self.mask_loss_weight * self._mask_term / steps
+        if self.model.training:
+            self.guard.note(loss, None)
+        return loss
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **_
+    ):
+        """(log-probabilities, entropies or None, None), float32[B, C] each, of the last `logits_to_keep` tokens.
+
+        At most `batch_size` sequences at a time; 0 where the attention mask is.
+        """
+        size = batch_size or len(input_ids)
+        parts = []
+        for start in range(0, len(input_ids), size):
+            chunk = slice(start, start + size)
+            prompts = [self._prompts[place] for place in self._sequences[chunk]]
+            parts.append(self._score(model, prompts, input_ids[chunk], attention_mask[chunk], logits_to_keep))
+        log_probs, entropies = (torch.cat(each) for each in zip(*parts))
+        return log_probs, entropies if compute_entropy else None, None
+
+    def _score(self, model, prompts: list[Prompt], ids: torch.Tensor, mask: torch.Tensor, kept: int):
+        device = ids.device
+        labels = ids.masked_fill(mask == 0, IGNORE)
+        labels[:, :-kept] = IGNORE
+        seen = visual_inputs(prompts, device)
+        supervised = self._policy_pass and self.mask_loss_weight != 0
+        outputs = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=self._positions(ids, mask, seen),
+            labels=labels,
+            **{name: value for name, value in seen.items() if name != "second_per_grid_ts"},
+            **self._supervision(prompts, ids, mask, kept, supervised),
+            return_label_logits=True,
+            use_cache=False,
+        )
+        if supervised:
+            self._mask_term = outputs.mask_loss
+            self._note_grounding(outputs)
+        logits = outputs.label_logits.float() / self.temperature
+        every = logits.log_softmax(-1)
+        answered = labels[:, -kept:] != IGNORE
+        chosen = every.gather(1, labels[:, -kept:][answered][:, None])[:, 0]
+        entropy = -(every.exp() * every).sum(-1)
+        empty = chosen.new_zeros(answered.shape)
+        return empty.masked_scatter(answered, chosen), empty.masked_scatter(answered, entropy)
+
+    def _positions(self, ids: torch.Tensor, mask: torch.Tensor, seen: dict) -> torch.Tensor:
+        inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": self._kinds(ids)}
+        names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+        given = inputs | {name: seen[name] for name in names if name in seen}
+        on_host = {name: value.cpu() for name, value in given.items()}
+        return self.collator.positions(on_host).to(ids.device)
+
+    def _supervision(
+        self, prompts: list[Prompt], ids: torch.Tensor, mask: torch.Tensor, kept: int, supervised: bool
+    ) -> dict[str, torch.Tensor]:
+        """The four supervision tensors; without masks where nothing is supervised."""
+        named = torch.full_like(ids, IGNORE)
+        if supervised:
+            for number, prompt in enumerate(prompts):
+                end = ids.shape[1] - kept
+                named[number, end - len(prompt.tokens) : end] = torch.from_numpy(prompt.named)
+                drawn = ids[number, end:][mask[number, end:] == 1].tolist()
+                found = completion_instances(self._tokenizer, prompt, drawn)
+                named[number, end : end + len(drawn)] = torch.from_numpy(found)
+        masks, index = self.collator.stack_masks([prompt.sample for prompt in prompts])
+        if not supervised:
+            masks, index = masks[:, :0], index[:, :0]
+        return {
+            "attn_labels": self.collator.behind_visual(ids, mask),
+            "ins_contents_labels": named,
+            "ins_masks": masks.to(ids.device),
+            "mask_index": index.to(ids.device),
+        }
+
+    @torch.no_grad()
+    def _note_grounding(self, outputs):
+        """The mask loss, and pointing and inside where a pair was scored, among TRL's metrics."""
+        mode = "train" if self.model.training else "eval"
+        sums = self.accelerator.reduce(torch.stack([*outputs.grounding, outputs.mask_loss.detach()]), "sum").tolist()
+        grounding = dict(zip(GROUNDING_SUMS, sums))
+        self._metrics[mode]["mask_loss"].append(sums[-1] / self.accelerator.num_processes)
+        if grounding["scored"]:
+            for name, total in (("pointing", "points"), ("inside", "inside")):
+                self._metrics[mode][name].append(grounding[total] / grounding["scored"])
+
+
+def _messages(prompt: Prompt) -> list[dict]:
+    """The prompt as TRL logs it and hands it to rewards: the text of its conversation."""
+    turns = prompt.record.turns[:-1]
+    return [{"role": turn.role, "content": turn.text} for turn in turns]
+
+
+def _left_padded(sequences: list[list[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, mask), int64[B, S]."""
+    tokens = [torch.tensor(sequence) for sequence in sequences]
+    ids = pad_sequence(tokens, batch_first=True, padding_value=padding, padding_side="left")
+    ones = [torch.ones_like(each) for each in tokens]
+    return ids, pad_sequence(ones, batch_first=True, padding_side="left")
