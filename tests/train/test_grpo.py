@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -251,6 +252,30 @@ def test_tokens_of_a_completion_that_name_the_object_are_exact(real_processor_di
         " cat",
     ]
     assert len(named) == len(drawn) and (completion_instances(processor.tokenizer, prompt, []) == []).all()
+
+
+def test_a_reward_on_looking_is_the_share_on_the_object(make, mixed):
+    """As the fork's own sums have it for the completion's nouns; a completion without any gets 0, text alone nothing."""
+    trainer = make(mixed, length)
+    rollout(trainer, mixed)
+    tokenizer = trainer.collator.processor.tokenizer
+    (phrase,) = trainer._prompts[0].phrases
+    says = [tokenizer(text)["input_ids"] for text in (f"The {phrase} is plain.", "No idea.", "A thing", "x", "a", "b")]
+    found = trainer.looks(says)
+    assert found[1] == found[3] == 0.0 and found[4] is found[5] is None and 0 < found[2] < 1
+    sample = trainer._prompts[0].sample
+    turns = [
+        sample.record.turns[0],
+        replace(sample.record.turns[1], text=f"The {phrase} is plain.", spans=[], instances=[]),
+    ]
+    batch = trainer.collator([replace(sample, record=replace(sample.record, turns=turns))])
+    named = completion_instances(tokenizer, trainer._prompts[0], says[0])
+    start = int((batch["labels"][0] != -100).nonzero()[0])
+    batch["ins_contents_labels"][:] = -100
+    batch["ins_contents_labels"][0, start : start + len(named)] = torch.from_numpy(named)
+    with torch.no_grad():
+        grounding = trainer.model(**batch).grounding
+    assert found[0] == pytest.approx(float(grounding[1] / grounding[3]), rel=1e-4)
 
 
 def test_vllm_is_refused_before_anything_runs(make, mixed):

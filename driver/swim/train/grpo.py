@@ -11,7 +11,7 @@ from trl.models import unwrap_model_for_generation
 from swim.data.collator import SwimCollator
 from swim.data.sample import Sample, TextSample
 from swim.data.tokens import IGNORE
-from swim.models.supervision import GROUNDING_SUMS
+from swim.models.supervision import GROUNDING_SUMS, ON_OBJECT
 from swim.train.resumable import ResumableTrainer
 from swim.train.rollouts import Prompt, completion_instances, read_prompts, visual_inputs
 
@@ -114,6 +114,46 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
         image, video = self.collator.visual_ids
         return (ids == image).long() + 2 * (ids == video).long()
 
+    @torch.no_grad()
+    def looks(self, completion_ids: list[list[int]]) -> list[float | None]:
+        """For each completion of the batch, where its nouns look under the policy: the share of the fused map on the
+        object, mean over tokens and annotated steps. 0 where it names no object; None where nothing is annotated."""
+        size = self.args.per_device_train_batch_size
+        found: list[float | None] = []
+        for start in range(0, len(completion_ids), size):
+            chunk = slice(start, start + size)
+            found += self._looks(self._prompts[chunk], completion_ids[chunk])
+        return found
+
+    def _looks(self, prompts: list[Prompt], completions: list[list[int]]) -> list[float | None]:
+        ids, mask = _left_padded(
+            [[*prompt.tokens, *drawn] for prompt, drawn in zip(prompts, completions)], self._tokenizer.pad_token_id
+        )
+        ids, mask = ids.to(self.accelerator.device), mask.to(self.accelerator.device)
+        named = torch.full_like(ids, IGNORE)
+        for row, prompt, drawn in zip(named, prompts, completions):
+            row[len(row) - len(drawn) :] = torch.from_numpy(completion_instances(self._tokenizer, prompt, drawn))
+        supervision = self._supervision(prompts, ids, mask, named)
+        seen = visual_inputs(prompts, ids.device)
+        outputs = self.model_wrapped(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=self._positions(ids, mask, seen),
+            **{name: value for name, value in seen.items() if name != "second_per_grid_ts"},
+            **supervision,
+            use_cache=False,
+        )
+        resolution = self.collator.settings.mask_resolution
+        covered = torch.nn.functional.avg_pool3d(supervision["ins_masks"], (1, resolution, resolution)) >= ON_OBJECT
+        return [
+            None
+            if not index.any()
+            else _inside(maps, on_object, index, names[(names != IGNORE) & (labels != IGNORE)].tolist())
+            for maps, on_object, index, names, labels in zip(
+                outputs.attention_maps, covered, supervision["mask_index"], named, supervision["attn_labels"]
+            )
+        ]
+
     # ------------------------------------------------------------------------------------------------------------------
     # The loss
     # ------------------------------------------------------------------------------------------------------------------
@@ -160,7 +200,7 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
             position_ids=self._positions(ids, mask, seen),
             labels=labels,
             **{name: value for name, value in seen.items() if name != "second_per_grid_ts"},
-            **self._supervision(prompts, ids, mask, kept, supervised),
+            **self._supervision(prompts, ids, mask, self._named(prompts, ids, mask, kept) if supervised else None),
             return_label_logits=True,
             use_cache=False,
         )
@@ -182,21 +222,23 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
         on_host = {name: value.cpu() for name, value in given.items()}
         return self.collator.positions(on_host).to(ids.device)
 
+    def _named(self, prompts: list[Prompt], ids: torch.Tensor, mask: torch.Tensor, kept: int) -> torch.Tensor:
+        """int64[B, S]: the instance that each token names, of the question and of the last `kept` tokens."""
+        named, end = torch.full_like(ids, IGNORE), ids.shape[1] - kept
+        for number, prompt in enumerate(prompts):
+            named[number, end - len(prompt.tokens) : end] = torch.from_numpy(prompt.named)
+            drawn = ids[number, end:][mask[number, end:] == 1].tolist()
+            found = completion_instances(self._tokenizer, prompt, drawn)
+            named[number, end : end + len(drawn)] = torch.from_numpy(found)
+        return named
+
     def _supervision(
-        self, prompts: list[Prompt], ids: torch.Tensor, mask: torch.Tensor, kept: int, supervised: bool
+        self, prompts: list[Prompt], ids: torch.Tensor, mask: torch.Tensor, named: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        """The four supervision tensors; without masks where nothing is supervised."""
-        named = torch.full_like(ids, IGNORE)
-        if supervised:
-            for number, prompt in enumerate(prompts):
-                end = ids.shape[1] - kept
-                named[number, end - len(prompt.tokens) : end] = torch.from_numpy(prompt.named)
-                drawn = ids[number, end:][mask[number, end:] == 1].tolist()
-                found = completion_instances(self._tokenizer, prompt, drawn)
-                named[number, end : end + len(drawn)] = torch.from_numpy(found)
+        """The four supervision tensors; named: None supervises nothing."""
         masks, index = self.collator.stack_masks([prompt.sample for prompt in prompts])
-        if not supervised:
-            masks, index = masks[:, :0], index[:, :0]
+        if named is None:
+            masks, index, named = masks[:, :0], index[:, :0], torch.full_like(ids, IGNORE)
         return {
             "attn_labels": self.collator.behind_visual(ids, mask),
             "ins_contents_labels": named,
@@ -214,6 +256,21 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
         if grounding["scored"]:
             for name, total in (("pointing", "points"), ("inside", "inside")):
                 self._metrics[mode][name].append(grounding[total] / grounding["scored"])
+
+
+def _inside(maps: torch.Tensor, on_object: torch.Tensor, index: torch.Tensor, instances: list[int]) -> float:
+    """The mean share of a map on the object, over the tokens of a completion and its annotated steps; 0 without any.
+
+    maps: float32[Q, T, H, W], one for each token whose instance is annotated in some step, in order. on_object: bool[N, T,
+    H, W]. index: bool[N, T]. instances: what each naming token names.
+    """
+    shares: list[float] = []
+    looking = (instance for instance in instances if index[instance].any())
+    for instance, heat in zip(looking, maps):
+        for step in (index[instance] & on_object[instance].flatten(1).any(1)).nonzero().flatten().tolist():
+            total = heat[step].sum()
+            shares.append(float((heat[step] * on_object[instance, step]).sum() / total) if total > 0 else 0.0)
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _messages(prompt: Prompt) -> list[dict]:
