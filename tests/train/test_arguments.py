@@ -28,6 +28,14 @@ def test_every_argument_of_this_release_is_classified_once():
     assert set(counts) - fields == set()
 
 
+def test_every_argument_of_grpo_is_classified_once_too():
+    table = arguments.GRPO
+    groups = [set(table.honoured), set(table.refused), set(table.fixed), set(arguments.ALIASES)]
+    counts = {name: sum(name in group for group in groups) for name in set().union(*groups)}
+    assert {name for name in table.known() if counts.get(name, 0) != 1} == set()
+    assert set(counts) - table.known() == set()
+
+
 def refusal(configure, **given) -> str:
     with pytest.raises(ConfigError) as error:
         configure(**given)
@@ -41,7 +49,7 @@ def test_what_other_trainers_call_it_is_answered_with_the_name_here(configure, n
 
 
 def test_hints_name_keys_that_exist_and_are_no_keys_themselves():
-    known = set(TrainConfig.model_fields) | arguments.known_arguments()
+    known = set(TrainConfig.model_fields) | arguments.SFT.known()
     assert not known & set(arguments.OTHER_NAMES)
     named = {
         hint.split()[1].rstrip(",").split(".")[0]
@@ -79,7 +87,7 @@ def test_what_would_do_nothing_is_refused_in_one_line(configure, name):
 @pytest.mark.parametrize("name", sorted(set(arguments.REFUSED) | arguments.NEED_EVALUATION))
 def test_a_default_that_is_written_out_is_accepted(tmp_path, name):
     path = tmp_path / "config.yaml"
-    default = arguments.default_arguments()[name]
+    default = arguments.SFT.defaults()[name]
     path.write_text(f"output_dir: o\n{name}: {'null' if default is None else repr(default)}\n")
     assert load_config(path).arguments == {name: default}
 

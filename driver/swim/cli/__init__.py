@@ -8,6 +8,7 @@ from swim.command_line import end_in_one_line
 # verb: (its file here, what it does)
 VERBS = {
     "train": ("train", "train with attention supervision; without data, the demo"),
+    "grpo": ("grpo", "train by reinforcement (GRPO) while attention stays on the object"),
     "infer": ("infer", "ask a model about a video or an image"),
     "visualize": ("visualize", "show where a model looks: pictures, an overlay video, raw maps"),
     "viewer": ("viewer", "the same, in the browser"),

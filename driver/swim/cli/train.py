@@ -18,20 +18,27 @@ HELP = Path(__file__).with_name("train_help.txt")  # made by `write_help`; a tes
 
 def main(arguments: list[str]) -> int:
     """Runs the command; `--help` lists all keys, `--help KEY` says what TRL says of one of its arguments."""
-    asked = [position for position, argument in enumerate(arguments) if argument in ("-h", "--help")]
-    if not asked:
+    asked = asked_for_help(arguments)
+    if asked is None:
         from swim.cli.runs.train import run
 
         return run(arguments)
-    keys = arguments[asked[0] + 1 :]
-    print(_explained(keys[0]) if keys else HELP.read_text(encoding="utf-8"), end="")
+    if asked:
+        from swim.train.key_help import entry_of
+
+        print(entry_of(asked))
+    else:
+        print(HELP.read_text(encoding="utf-8"), end="")
     return 0
 
 
-def _explained(key: str) -> str:
-    from swim.train.key_help import entry_of
-
-    return entry_of(key.removeprefix("--")) + "\n"
+def asked_for_help(arguments: list[str]) -> str | None:
+    """The key that is to be explained, "" for all, None where no help is asked for."""
+    asked = [position for position, argument in enumerate(arguments) if argument in ("-h", "--help")]
+    if not asked:
+        return None
+    keys = arguments[asked[0] + 1 :]
+    return keys[0].removeprefix("--") if keys else ""
 
 
 def write_help():

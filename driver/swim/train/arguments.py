@@ -1,14 +1,15 @@
-"""Every argument of TRL's SFTConfig: honoured, fixed, an alias of another, or refused with what to do instead.
+"""Every argument of TRL's SFTConfig and GRPOConfig: honoured, fixed, an alias of another, or refused with what to do instead.
 
 An argument that is accepted and ignored would mislead the user about what ran. A test fails when a new release of TRL
 or transformers adds an argument that no table here names.
 """
 
-from collections.abc import Iterable
-from dataclasses import MISSING, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from trl import SFTConfig
+from transformers import TrainingArguments
+from trl import GRPOConfig, SFTConfig
 
 # Set by the trainer: another value would be overridden, or break a guarantee.
 FIXED = {
@@ -171,14 +172,73 @@ _REFUSED_VALUES = {
 _ALSO_TRUE = {"completion_only_loss": (True,), "assistant_only_loss": (True,)}
 
 
-def default_arguments() -> dict[str, Any]:
-    """SFTConfig's own defaults by name."""
-    made = {field.name: field.default_factory() for field in fields(SFTConfig) if field.default_factory is not MISSING}
-    return made | {field.name: field.default for field in fields(SFTConfig) if field.default is not MISSING}
+@dataclass(frozen=True)
+class Arguments:
+    """What is done with the arguments of one of TRL's configurations.
+
+    kind: the configuration. fixed: set by the trainer. honoured: taken as they are. refused: why, and what to do instead.
+    """
+
+    kind: type[TrainingArguments]
+    fixed: Mapping[str, Any]
+    honoured: frozenset[str]
+    refused: Mapping[str, str]
+
+    def defaults(self) -> dict[str, Any]:
+        """The configuration's own defaults by name."""
+        listed = fields(self.kind)
+        made = {field.name: field.default_factory() for field in listed if field.default_factory is not MISSING}
+        return made | {field.name: field.default for field in listed if field.default is not MISSING}
+
+    def known(self) -> set[str]:
+        return {field.name for field in fields(self.kind)}
 
 
-def known_arguments() -> set[str]:
-    return {field.name for field in fields(SFTConfig)}
+SFT = Arguments(SFTConfig, FIXED, HONOURED, REFUSED)
+
+_GRPO_FIXED = {name: value for name, value in FIXED.items() if name not in ("dataset_kwargs", "max_length")} | {
+    "reward_weights": None  # by `rewards`
+}
+_GRPO_HONOURED = (
+    HONOURED - {"train_sampling_strategy", "neftune_noise_alpha", "include_num_input_tokens_seen"}
+) | frozenset(
+    """
+    num_generations max_completion_length steps_per_generation num_iterations
+    temperature top_p top_k min_p repetition_penalty
+    beta epsilon epsilon_high delta loss_type scale_rewards importance_sampling_level multi_objective_aggregation
+    mask_truncated_completions top_entropy_quantile disable_dropout shuffle_dataset
+    log_completions num_completions_to_print ds3_gather_for_generation
+    """.split()
+)
+_NO_EVALUATION = "nothing is evaluated during GRPO; compare models afterwards with swim grounding, bench-q or bench-d"
+_NO_TOOLS = "a prompt is one question, without tools or environments"
+_UNTRIED = "it has not been tried with prompts that have a video"
+_GRPO_REFUSED = {
+    **dict.fromkeys(NEED_EVALUATION | {"num_generations_eval"}, _NO_EVALUATION),
+    "max_tool_calling_iterations": _NO_TOOLS,
+    "chat_template_kwargs": _OUR_DATA,
+    "generation_batch_size": "use steps_per_generation",
+    "train_sampling_strategy": "every epoch is shuffled; use shuffle_dataset: false to keep the order",
+    "log_completions_hub_repo": _EXPORT,
+}
+
+
+def _grpo_refused() -> dict[str, str]:
+    """Of what is neither honoured nor fixed: why."""
+    given = {**{name: why for name, why in REFUSED.items() if why is not _OUR_LOSS}, **_GRPO_REFUSED}
+    refused = {}
+    for field in fields(GRPOConfig):
+        if field.name in _GRPO_HONOURED or field.name in _GRPO_FIXED or field.name in ALIASES:
+            continue
+        vllm = "vllm" in field.name
+        fallback = (
+            "TRL's client of vLLM takes pictures and no videos; completions come from generate" if vllm else _UNTRIED
+        )
+        refused[field.name] = given.get(field.name, fallback)
+    return refused
+
+
+GRPO = Arguments(GRPOConfig, _GRPO_FIXED, _GRPO_HONOURED, _grpo_refused())
 
 
 def rename(flat: dict[str, Any]) -> dict[str, Any]:
@@ -200,17 +260,17 @@ def rename(flat: dict[str, Any]) -> dict[str, Any]:
     return {key: "no" if key.endswith("_strategy") and value is False else value for key, value in renamed.items()}
 
 
-def check_arguments(arguments: dict[str, Any], evaluates: bool) -> str | None:
-    """What is wrong with these arguments of SFTConfig, or None.
+def check_arguments(arguments: dict[str, Any], evaluates: bool, table: Arguments = SFT) -> str | None:
+    """What is wrong with these arguments, or None.
 
     evaluates: whether anything is evaluated during training.
     """
-    defaults = default_arguments()
+    defaults = table.defaults()
     for name, value in arguments.items():
-        if name in FIXED:
+        if name in table.fixed:
             return f"{name} is set by the trainer; remove the key"
-        if name in REFUSED and value != defaults[name] and value not in _ALSO_TRUE.get(name, ()):
-            return f"{name}: {value!r} would change nothing here: {REFUSED[name]}"
+        if name in table.refused and value != defaults[name] and value not in _ALSO_TRUE.get(name, ()):
+            return f"{name}: {value!r} would change nothing here: {table.refused[name]}"
         if name in NEED_EVALUATION and not evaluates and value != defaults[name]:
             return f"{name}: nothing is evaluated during training; name an annotated file with eval_grounding"
         if name in _NEED_WORKERS and not arguments.get("dataloader_num_workers") and value != defaults[name]:

@@ -4,20 +4,20 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from transformers import TrainingArguments
 from transformers.integrations.integration_utils import get_available_reporting_integrations
-from trl import SFTConfig
 
 from swim.data.settings import DataSettings
 from swim.demo.inputs import DemoOptions
 from swim.errors import did_you_mean
 from swim.files import decode_text
 from swim.prompts import SYSTEM_PROMPT
-from swim.train.arguments import FIXED, OTHER_NAMES, RENAMED, check_arguments, known_arguments, rename
+from swim.train.arguments import OTHER_NAMES, RENAMED, SFT, Arguments, check_arguments, rename
 from swim.video import Reader
 from swim.video.clip import VisualBudget
 
@@ -41,6 +41,7 @@ class TrainConfig(BaseModel):
     """Our own keys. Every other key of the YAML is an argument of TRL's SFTConfig (learning_rate, max_steps, ...)."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    table: ClassVar[Arguments] = SFT
     output_dir: str = Field(description="folder of the run; a stopped run resumes from its last checkpoint there")
     model_name_or_path: str | None = Field(
         None, description="folder or hub name of a Qwen2.5-VL or Qwen3-VL model; null builds the demo's tiny model"
@@ -185,16 +186,16 @@ class TrainConfig(BaseModel):
         """How long processes wait for each other: longer than for a data worker, whose error says more."""
         return self.arguments.get("ddp_timeout", int(self.dataloader_timeout_s) + 300)
 
-    def trainer_arguments(self) -> SFTConfig:
-        """Raises ConfigError for values that the trainer refuses."""
+    def trainer_arguments(self) -> Any:
+        """TRL's configuration of this run. Raises ConfigError for values that the trainer refuses."""
         defaults = {"report_to": "tensorboard", "ddp_timeout": self.process_timeout_s}
-        arguments = {**defaults, **self._evaluation(), **self.arguments, **FIXED}
+        arguments = {**defaults, **self._evaluation(), **self.arguments, **self.table.fixed}
         if not torch.cuda.is_available():
             arguments |= {"use_cpu": True, "dataloader_pin_memory": False}
             if "RANK" in os.environ:  # without a backend TrainingArguments takes two CPU processes for one
                 arguments["ddp_backend"] = "gloo"
         try:
-            resolved = SFTConfig(output_dir=self.output_dir, **arguments)
+            resolved = self.table.kind(output_dir=self.output_dir, **arguments)
         except (TypeError, ValueError, ImportError, OSError) as error:
             raise ConfigError(f"the trainer refuses its arguments: {error}") from None
         absent = set(trackers(resolved)) - set(get_available_reporting_integrations())
@@ -237,43 +238,50 @@ class TrainConfig(BaseModel):
         return {**flat, **self.arguments}
 
 
-def trackers(arguments: SFTConfig) -> list[str]:
+def trackers(arguments: TrainingArguments) -> list[str]:
     """Names of `report_to`, which may be none, one or several."""
     named = arguments.report_to or []
     return [named] if isinstance(named, str) else named
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+Config = TypeVar("Config", bound=TrainConfig)
+
+
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    kind: type[Config] = TrainConfig,  # type: ignore[assignment]  # mypy wants a default of every Config
+) -> Config:
     """The YAML file with command-line overrides: ["--learning_rate", "1e-4", "--attention_supervision.layers", "[2]"].
 
     Values are YAML. A model, a data config or max_steps given on the command line turns report off unless it is
     given too. Raises ConfigError for a missing or malformed file, an unknown key or a value of the wrong type.
     """
-    own = set(TrainConfig.model_fields) - {"arguments"}
-    flat = _known_keys(_read(Path(path)), own, f"{path}: ")
-    given = _known_keys(parse_overrides(overrides), own, "command line: ")
+    own = set(kind.model_fields) - {"arguments"}
+    flat = _known_keys(_read(Path(path)), own, f"{path}: ", kind.table)
+    given = _known_keys(parse_overrides(overrides), own, "command line: ", kind.table)
     if {"model_name_or_path", "data_config", "max_steps"} & set(given):
         given.setdefault("report", False)
     _merge(flat, given)
     arguments = {key: flat[key] for key in flat if key not in own}
-    problem = check_arguments(arguments, evaluates=flat.get("eval_grounding") is not None)
+    problem = check_arguments(arguments, flat.get("eval_grounding") is not None, kind.table)
     if problem is not None:
         raise ConfigError(_placed(problem, given, path))
     try:
-        return TrainConfig(
+        return kind(
             **{key: flat[key] for key in flat if key in own},
             arguments={key: flat[key] for key in sorted(flat) if key not in own},
         )
     except ValidationError as error:
-        raise ConfigError(_placed(_first_problem(error), given, path)) from None
+        raise ConfigError(_placed(_first_problem(error, kind), given, path)) from None
 
 
-def _known_keys(flat: dict[str, Any], own: set[str], place: str) -> dict[str, Any]:
+def _known_keys(flat: dict[str, Any], own: set[str], place: str, table: Arguments) -> dict[str, Any]:
     """The keys of one source under their present names. place: prefix of messages.
 
     Raises ConfigError for a key that does not exist, and for two names of one key with different values.
     """
-    known = own | known_arguments()
+    known = own | table.known()
     unknown = sorted(set(map(str, flat)) - known - RENAMED.keys())
     if unknown:
         raise ConfigError(f"{place}unknown key {unknown[0]!r}{_hint(unknown[0], known)}")
@@ -289,13 +297,15 @@ def _placed(problem: str, given: dict[str, Any], path: str | Path) -> str:
     return f"--{problem}" if on_command_line else f"{path}: {problem}"
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, config: type[TrainConfig]) -> str:
     """The first of pydantic's findings in one line, with what the key may have been meant to be."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        group = TrainConfig.model_fields[str(problem["loc"][0])].annotation
-        options = next(kind for kind in (LoraOptions, DemoOptions) if kind in (group, *get_args(group)))
+        group = config.model_fields[str(problem["loc"][0])].annotation
+        options = next(
+            kind for kind in (group, *get_args(group)) if isinstance(kind, type) and issubclass(kind, BaseModel)
+        )
         return f"{where}: unknown key{_suggest(str(problem['loc'][-1]), set(options.model_fields))}"
     return f"{where}: {problem['msg']}, found {problem['input']!r}"
 

@@ -9,11 +9,16 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from swim.data.collator import SwimCollator
+from swim.data.records import Record, Turn
 from swim.data.sample import Sample, TextSample
 from swim.data.tokens import IGNORE
+from swim.errors import DataError
 from swim.models.supervision import GROUNDING_SUMS, ON_OBJECT
 from swim.train.resumable import ResumableTrainer
 from swim.train.rollouts import Prompt, completion_instances, read_prompts, visual_inputs
+from swim.train.skipping import SkippedRecords, pack
+
+SKIPPED = "a skipped record"
 
 
 class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
@@ -27,6 +32,7 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
     completion where it says one of the record's tagged phrases word for word. GRPO's gradient goes through the sampled
     tokens alone, so that no reward could move the attention of the question's noun.
 
+    skipped: where bad records are listed, whose completions teach nothing; None: a bad record ends the run.
     reward_funcs: of TRL's signature; besides prompts, completions and completion_ids they are given `prompt_of`, the Prompt
     of each completion, and `trainer`.
     """
@@ -34,25 +40,62 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
     args: GRPOConfig
     _tag_names = ["swim", "trl", "grpo"]
 
-    def __init__(self, *args, collator: SwimCollator, mask_loss_weight: float = 0.0, **kwargs):
+    logged = ("reward", "mask_loss", "pointing", "inside", "kl")
+
+    def __init__(
+        self,
+        *args,
+        collator: SwimCollator,
+        mask_loss_weight: float = 0.0,
+        skipped: SkippedRecords | None = None,
+        **kwargs,
+    ):
         self.collator = collator
         self.mask_loss_weight = mask_loss_weight
+        self.skipped = skipped
         super().__init__(*args, **kwargs)
         if self.use_vllm:
             raise ValueError("use_vllm: TRL's client of vLLM takes pictures and no videos; leave it out")
         # a sampled visual token would lack its pixels
         self.generation_config.suppress_tokens = list(collator.visual_ids)
-        self._prompts: list[Prompt] = []  # of each sequence of the batch of completions
+        self._met_in_run = {"records": 0, "skipped_records": 0}
+        self._rows: list[dict] = []  # that the batch of completions was drawn for
+        self._prompts: list[Prompt] = []  # of each sequence of that batch
         self._sequences: list[int] = []  # of the micro-batch: places in _prompts
         self._mask_term: torch.Tensor | None = None
         self._policy_pass = False
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Exact resumption
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def between_logs(self) -> dict[str, Any]:
+        """What stands between two log lines, and the completions that are still to be learnt from."""
+        every = (self.args.steps_per_generation or 1) * self.num_iterations
+        open_batch = self._buffered_inputs is not None and self._step % every != 0
+        return {
+            "grpo_step": self._step,
+            "metrics": {name: list(values) for name, values in self._metrics["train"].items()},
+            "met_in_run": self._met_in_run,
+            "completions": self._buffered_inputs if open_batch else None,
+            "rows": self._rows if open_batch else [],
+        }
+
+    def restore_between_logs(self, saved: dict[str, Any]):
+        self._step = saved["grpo_step"]
+        self._metrics["train"].update(saved["metrics"])
+        if saved["completions"] is not None:
+            self._buffered_inputs, self._rows = saved["completions"], saved["rows"]
+            self._prompts = self._read(self._rows)
+        self._met_in_run = saved["met_in_run"]
 
     # ------------------------------------------------------------------------------------------------------------------
     # From rows to prompts
     # ------------------------------------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self._prompts = self._read(inputs)
+        self._rows = [dict(row) for row in inputs]
+        self._prompts = self._read(self._rows)
         self._sequences = list(range(len(inputs)))
         columns = [{"prompt": _messages(prompt), "prompt_of": prompt, "trainer": self} for prompt in self._prompts]
         output = super()._generate_and_score_completions(columns)
@@ -73,7 +116,30 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
         return [prompts[places[row["file"], row["position"]]] for row in rows]
 
     def _sample(self, row: dict) -> Sample | TextSample:
-        return self.collator.read(row)
+        """That of a row; of a bad one that is skipped text alone, without a question."""
+        self._met_in_run["records"] += 1
+        try:
+            return self.collator.read(row)
+        except DataError as error:
+            if self.skipped is None:
+                raise
+            place = {"file": row["file"], "position": row["position"], "record": error.where}
+            entry = {**place, "reason": error.reason, "message": error.message}
+            self.skipped.write(pack([entry]), self.state.global_step)
+            self._met_in_run["skipped_records"] += 1
+            return TextSample(
+                Record(SKIPPED, None, False, [Turn(role, "", [], []) for role in ("user", "assistant")], [])
+            )
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """TRL's, with no reward for the completions of a skipped record: such a group teaches nothing."""
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        left_out = [prompt.record.where == SKIPPED for prompt in self._prompts]
+        rewards[self.accelerator.gather(torch.tensor(left_out, device=rewards.device))] = torch.nan
+        if self.skipped is not None:
+            met = torch.tensor(list(self._met_in_run.values()), device=rewards.device)
+            self.skipped.check(*self.accelerator.reduce(met, "sum").tolist())
+        return rewards
 
     def _policy(self):
         """The model without what wraps it."""

@@ -9,25 +9,25 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from trl import SFTConfig
 
-from swim.train.arguments import ALIASES, HONOURED, NEED_EVALUATION, REFUSED, default_arguments
+from swim.train.arguments import ALIASES, NEED_EVALUATION
 from swim.train.config import TrainConfig
 
 WIDTH = 80  # a terminal's
 
 
-def help_text(usage: str) -> str:
+def help_text(usage: str, config: type[TrainConfig] = TrainConfig, verb: str = "train") -> str:
     """All keys: ours with a sentence, TRL's with type and default. usage: what stands above the keys."""
-    own = [name for name in TrainConfig.model_fields if name != "arguments"]
+    own = [name for name in config.model_fields if name != "arguments"]
     also = f"{', '.join(sorted(ALIASES))} are earlier names of {', '.join(sorted(ALIASES.values()))}."
     parts = [
         usage.strip(),
         "Keys go in the YAML file, or on the command line as --key value; grouped keys as --lora.r 8.",
         "Our own keys:",
-        *map(entry_of, own),
-        "Arguments of trl.SFTConfig (swim train --help KEY explains one); others are refused with what to do instead:",
-        "\n".join(_head(name, *_of_trl(name)[:2]) for name in sorted(_taken_of_trl())),
+        *[entry_of(name, config) for name in own],
+        f"Arguments of trl.{config.table.kind.__name__} (swim {verb} --help KEY explains one); others are refused with what "
+        "to do instead:",
+        "\n".join(_head(name, *_of_trl(name, config)[:2]) for name in sorted(_taken_of_trl(config))),
         also,
     ]
     return "\n\n".join(part if part.startswith("  ") else _filled(part) for part in parts)
@@ -42,9 +42,10 @@ def reference() -> str:
             kind = _type_name(field.annotation).replace("|", "\\|")
             rows.append(f"| `{name}` | {kind} | `{default}` | {field.description} |")
     trl = [
-        f"| `{name}` | {_of_trl(name)[0]} | `{_default(_of_trl(name)[1])[8:]}` |" for name in sorted(_taken_of_trl())
+        f"| `{name}` | {_of_trl(name, TrainConfig)[0]} | `{_default(_of_trl(name, TrainConfig)[1])[8:]}` |"
+        for name in sorted(_taken_of_trl(TrainConfig))
     ]
-    refused = [f"| `{name}` | {why} |" for name, why in sorted(REFUSED.items())]
+    refused = [f"| `{name}` | {why} |" for name, why in sorted(TrainConfig.table.refused.items())]
     parts = [
         "# Keys of a training configuration",
         "They go in the YAML file, or on the command line as `--key value`; grouped keys as `--lora.r 8`. This page is "
@@ -61,29 +62,31 @@ def reference() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def entry_of(key: str) -> str:
+def entry_of(key: str, config: type[TrainConfig] = TrainConfig) -> str:
     """One key: type, default and a sentence, in TRL's own words for its arguments. Says so when there is no such key."""
-    if key in TrainConfig.model_fields and key != "arguments":
-        field = TrainConfig.model_fields[key]
+    if key in config.model_fields and key != "arguments":
+        field = config.model_fields[key]
         found = _type_name(field.annotation), field.get_default(call_default_factory=True), field.description
-    elif key in _taken_of_trl():
-        found = _of_trl(key)
+    elif key in _taken_of_trl(config):
+        found = _of_trl(key, config)
     else:
-        return f"  {key}: no such key; swim train --help lists all"
+        return f"  {key}: no such key; --help lists all"
     indent = " " * 6
     sentence = textwrap.fill(found[2] or "", WIDTH, initial_indent=indent, subsequent_indent=indent)
     return f"{_head(key, *found[:2])}\n{sentence}"
 
 
-def _taken_of_trl() -> frozenset[str]:
-    return (HONOURED | NEED_EVALUATION) - set(TrainConfig.model_fields)
+def _taken_of_trl(config: type[TrainConfig]) -> frozenset[str]:
+    table = config.table
+    return (table.honoured | (NEED_EVALUATION - table.refused.keys())) - set(config.model_fields)
 
 
-def _of_trl(name: str) -> tuple[str, Any, str]:
-    """(type, default, TRL's words) of an argument of SFTConfig."""
-    (field,) = (field for field in dataclasses.fields(SFTConfig) if field.name == name)
+def _of_trl(name: str, config: type[TrainConfig]) -> tuple[str, Any, str]:
+    """(type, default, TRL's words) of an argument of TRL's configuration."""
+    table = config.table
+    (field,) = (field for field in dataclasses.fields(table.kind) if field.name == name)
     words = _on_one_line(field.metadata["help"])
-    return _type_name(get_type_hints(SFTConfig)[name]), default_arguments().get(name), words
+    return _type_name(get_type_hints(table.kind)[name]), table.defaults().get(name), words
 
 
 def _filled(text: str) -> str:

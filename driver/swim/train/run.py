@@ -14,9 +14,9 @@ from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
 from rich.console import Console
 from torch import distributed
+from transformers import TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import TrainOutput, set_seed
-from trl import SFTConfig
 
 from swim.data.collator import SwimCollator
 from swim.data.lengths import read_lengths
@@ -26,6 +26,7 @@ from swim.lock import FolderInUse, hold
 from swim.model_name import NoModel, check_model_name
 from swim.models.load import write_supervision
 from swim.models.supervision import AttentionSupervisionConfig
+from swim.reply_cache import ReplyCache
 from swim.train.card import write_card
 from swim.train.checkpoints import Checkpoints, problem, processes_of
 from swim.train.config import ConfigError, TrainConfig, trackers
@@ -33,19 +34,23 @@ from swim.train.estimate import Estimate, check_room, estimate, numbers_of, para
 from swim.train.faults import report_faults, saving
 from swim.train.finishing import FinishCheckpoints
 from swim.train.fusing import fuse_elementwise
+from swim.train.grpo import SwimGRPOTrainer
+from swim.train.grpo_config import GRPOTrainConfig
 from swim.train.model import attention_implementation, load_model, lora_config
 from swim.train.parameters import parts_table
 from swim.train.report import REPORT_FILE, write_report
 from swim.train.run_folder import RunFolder, read_state
 from swim.train.signals import StopOnSignal, Stopped
 from swim.train.skipping import CountingCollator, SkippedRecords
-from swim.train.trainer import LOGGED, LogShortRuns, SaveSettings, SwimTrainer
+from swim.train.trainer import LogShortRuns, SaveSettings, SwimTrainer
 from swim.train.unpickling import listed_classes_only
 from swim.train.watch import TensorBoard, keep_wandb_run
 from swim.train.worker_notes import WorkerNotes
 from swim.video.readers import NoReader, check_reader
 
 console = Console(soft_wrap=True)
+
+Trainer = SwimTrainer | SwimGRPOTrainer
 
 
 def train(config: TrainConfig) -> dict:
@@ -71,7 +76,7 @@ def train(config: TrainConfig) -> dict:
         return _run(config, arguments, folder)
 
 
-def _run(config: TrainConfig, arguments: SFTConfig, folder: RunFolder) -> dict:
+def _run(config: TrainConfig, arguments: TrainingArguments, folder: RunFolder) -> dict:
     """The run itself, in a folder that is its own."""
     state = PartialState()
     mixture = load_mixture(config.mixture, arguments.seed, config.skip_list)
@@ -159,37 +164,50 @@ def _alone_in(folder: Path) -> Iterator[None]:
             lease.release()
 
 
-def _unpickling(resume: Path | None, arguments: SFTConfig):
+def _unpickling(resume: Path | None, arguments: TrainingArguments):
     """Around a run that resumes: its checkpoint may have come from anywhere."""
     return nullcontext() if resume is None else listed_classes_only(resume, arguments.deepspeed is not None)
 
 
 def _make_trainer(
     config: TrainConfig,
-    arguments: SFTConfig,
+    arguments: TrainingArguments,
     mixture: Mixture,
     skipped: SkippedRecords,
     notes: WorkerNotes,
     stop: StopOnSignal,
-) -> SwimTrainer:
+) -> Trainer:
     model, processor = load_model(config, arguments.deepspeed is not None and bool(arguments.bf16))
     if config.fuse_elementwise:
         fuse_elementwise(model)
     supervision = model.config.attention_supervision
-    collator = SwimCollator(processor, model.config, config.data_settings, as_bytes=True)
-    trainer = SwimTrainer(
-        model=model,
-        args=arguments,
-        data_collator=CountingCollator(collator, config.on_bad_record == "skip", notes),
-        train_dataset=mixture.dataset,
-        eval_dataset=_evaluated(config),
-        processing_class=processor,
-        peft_config=lora_config(config.lora, model),
-        skipped=skipped,
-        lengths=None if config.lengths is None else read_lengths(config.lengths, mixture),
-        learning_rates=config.part_rates,
-        data_timeout_s=config.dataloader_timeout_s,
-    )
+    shared = {
+        "model": model,
+        "args": arguments,
+        "train_dataset": mixture.dataset,
+        "processing_class": processor,
+        "peft_config": lora_config(config.lora, model),
+        "learning_rates": config.part_rates,
+        "data_timeout_s": config.dataloader_timeout_s,
+    }
+    trainer: Trainer
+    if isinstance(config, GRPOTrainConfig):
+        trainer = SwimGRPOTrainer(
+            **shared,
+            reward_funcs=config.reward_functions(ReplyCache(Path(config.output_dir) / "judge_replies.sqlite")),
+            collator=SwimCollator(processor, model.config, config.data_settings),
+            mask_loss_weight=supervision["mask_loss_weight"],
+            skipped=skipped if config.on_bad_record == "skip" else None,
+        )
+    else:
+        collator = SwimCollator(processor, model.config, config.data_settings, as_bytes=True)
+        trainer = SwimTrainer(
+            **shared,
+            data_collator=CountingCollator(collator, config.on_bad_record == "skip", notes),
+            eval_dataset=_evaluated(config),
+            skipped=skipped,
+            lengths=None if config.lengths is None else read_lengths(config.lengths, mixture),
+        )
     trainer.add_callback(LogShortRuns())
     trainer.add_callback(SaveSettings(lambda path: write_reading(path, config.data_settings)))
     if config.lora is not None:  # an adapter's folder holds no model config
@@ -207,26 +225,26 @@ def _evaluated(config: TrainConfig) -> Dataset | None:
     return load_annotated(config.eval_grounding, config.eval_root, config.eval_untrusted)
 
 
-def _supervision(trainer: SwimTrainer) -> dict:
+def _supervision(trainer: Trainer) -> dict:
     return trainer.accelerator.unwrap_model(trainer.model).config.attention_supervision
 
 
-def _summary(trainer: SwimTrainer, result: TrainOutput) -> dict:
+def _summary(trainer: Trainer, result: TrainOutput) -> dict:
     """What `finished.json` holds: steps, the last log line, what Trainer says of the whole."""
-    last = next((entry for entry in reversed(trainer.state.log_history) if "text_loss" in entry), {})
+    last = next((entry for entry in reversed(trainer.state.log_history) if trainer.logged[0] in entry), {})
     return {
         "steps": trainer.state.global_step,
-        **{name: last[name] for name in LOGGED if name in last},
+        **{name: last[name] for name in trainer.logged if name in last},
         **{name: result.metrics[name] for name in ("train_loss", "train_runtime") if name in result.metrics},
     }
 
 
-def _needs(config: TrainConfig, trainer: SwimTrainer) -> Estimate:
+def _needs(config: TrainConfig, trainer: Trainer) -> Estimate:
     model = trainer.accelerator.unwrap_model(trainer.model)
     return estimate(numbers_of(model), parallelism_of(trainer.accelerator), adapter=config.lora is not None)
 
 
-def _room(config: TrainConfig, arguments: SFTConfig, needs: Estimate) -> list[str]:
+def _room(config: TrainConfig, arguments: TrainingArguments, needs: Estimate) -> list[str]:
     """Lines about memory and disk of this machine. Raises ConfigError when the disk cannot hold a checkpoint."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     reading = (
@@ -240,7 +258,7 @@ def _room(config: TrainConfig, arguments: SFTConfig, needs: Estimate) -> list[st
     ]
 
 
-def _stopped(stop: StopOnSignal, trainer: SwimTrainer, folder: RunFolder, state: PartialState) -> Stopped:
+def _stopped(stop: StopOnSignal, trainer: Trainer, folder: RunFolder, state: PartialState) -> Stopped:
     state.wait_for_everyone()  # until the checkpoint is complete
     saved = Checkpoints(folder.path).last()
     name = signal.Signals(stop.agreed).name
@@ -251,7 +269,7 @@ def _stopped(stop: StopOnSignal, trainer: SwimTrainer, folder: RunFolder, state:
     )
 
 
-def _checkpoint(config: TrainConfig, arguments: SFTConfig, state: PartialState) -> Path | None:
+def _checkpoint(config: TrainConfig, arguments: TrainingArguments, state: PartialState) -> Path | None:
     """The checkpoint to resume from: the one that is named, else the folder's last complete one."""
     checkpoints = Checkpoints(config.output_dir)
     if state.is_main_process:
@@ -305,7 +323,7 @@ def _join_processes(config: TrainConfig):
     deepspeed.init_distributed(backend, verbose=False, timeout=limit)
 
 
-def _join_fsdp(arguments: SFTConfig):
+def _join_fsdp(arguments: TrainingArguments):
     """Lets Accelerate shard on CPUs too: it passes over FSDP in silence there, and would run DDP."""
     state = PartialState()
     if not arguments.fsdp:
@@ -316,7 +334,7 @@ def _join_fsdp(arguments: SFTConfig):
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-def _announce(config: TrainConfig, trainer: SwimTrainer, mixture: Mixture, resume: Path | None):
+def _announce(config: TrainConfig, trainer: Trainer, mixture: Mixture, resume: Path | None):
     """What runs, in a few lines, before step 1."""
     console.print(mixture.describe(), markup=False, highlight=False)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -326,9 +344,14 @@ def _announce(config: TrainConfig, trainer: SwimTrainer, mixture: Mixture, resum
         f"{len(mixture.dataset):,} records, {sharing.processes} process(es), {sharing.name}, "
         f"attention: {attention_implementation(config)}"
     )
+    loss = f"{supervision['text_loss_weight']} * text_loss"
+    if isinstance(config, GRPOTrainConfig) and isinstance(trainer, SwimGRPOTrainer):
+        rewards = " + ".join(f"{weight:g} * {name}" for name, weight in config.rewards.items())
+        console.print(f"{trainer.args.num_generations} completions of each prompt, reward = {rewards}")
+        loss = "GRPO"
     console.print(
         f"supervised layers {supervision['layers']}, preset {supervision['preset']}, "
-        f"loss = {supervision['text_loss_weight']} * text_loss + {supervision['mask_loss_weight']} * mask_loss"
+        f"loss = {loss} + {supervision['mask_loss_weight']} * mask_loss"
     )
     if resume is not None:
         console.print(f"resuming from {resume}")

@@ -44,6 +44,7 @@ class SwimTrainer(ResumableTrainer, SFTTrainer):
     """
 
     _tag_names = ["swim", "trl", "sft"]
+    logged = LOGGED
 
     def __init__(self, *args, skipped: SkippedRecords | None = None, lengths: list[int] | None = None, **kwargs):
         self.lengths = lengths

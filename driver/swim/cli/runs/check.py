@@ -37,12 +37,12 @@ def run(options: argparse.Namespace) -> int:
     try:
         settings, model, seed = DataSettings(), None, 0
         if options.train_config is not None:
-            from swim.train.arguments import default_arguments  # the check itself stands below training
-            from swim.train.config import load_config
+            from swim.train.arguments import SFT  # the check itself stands below training
+            from swim.train.config import TrainConfig, load_config
 
-            training = load_config(options.train_config)
+            training: TrainConfig = load_config(options.train_config)
             settings, model = training.data_settings, training.model_name_or_path
-            seed = training.arguments.get("seed", default_arguments()["seed"])
+            seed = training.arguments.get("seed", SFT.defaults()["seed"])
         mixture = load_mixture(options.config, seed)
         with alone_in(output):
             report = check(mixture, options.config, options.decode, settings, model, output, options.workers, seed)

@@ -55,9 +55,9 @@ def _train_and_report(config: TrainConfig):
         return
     control_folder = folder / "text_only"
     if config.eval_grounding is not None or not is_demo_data(config):
-        _held_out(config)  # whatever is wrong with it shows before hours of training, which need its memory
+        held_out_of(config)  # whatever is wrong with it shows before hours of training, which need its memory
     summary = _train_both(config, control_folder)
-    held_out = _held_out(config)
+    held_out = held_out_of(config)
     models = {"before": config.model, "text only": str(control_folder), "after": str(folder)}
     scores = {name: evaluate(path, held_out, config.data_settings) for name, path in models.items()}
     pictured = held_out.pictured
@@ -75,7 +75,8 @@ def _train_and_report(config: TrainConfig):
     _print_table(numbers, folder)
 
 
-def _held_out(config: TrainConfig) -> HeldOut:
+def held_out_of(config: TrainConfig) -> HeldOut:
+    """Of eval_grounding, or else of the demo. Raises ConfigError where there is neither."""
     if config.eval_grounding is not None:
         return read_annotated(config)
     if is_demo_data(config):

@@ -7,12 +7,12 @@ from filelock import FileLock
 from swim.demo.bench import Benches, write_benches
 from swim.demo.inputs import DemoOptions, make_demo_inputs
 from swim.demo.talking import NoLanguageModel
-from swim.train.config import ConfigError, TrainConfig, load_config
+from swim.train.config import Config, ConfigError, TrainConfig, load_config
 
 DEMO_CONFIG = Path(__file__).resolve().parents[4] / "run_scripts/configs/sft_demo.yaml"
 
 
-def with_demo_inputs(config: TrainConfig) -> TrainConfig:
+def with_demo_inputs(config: Config) -> Config:
     """The configuration with the demo's model and data where it names none of its own. Raises ConfigError."""
     if config.model_name_or_path is not None and config.data_config is not None:
         return config
@@ -37,7 +37,8 @@ def demo_benches(options: DemoOptions | None = None) -> Benches:
 
     Every rank may call it: the first makes them, the others wait.
     """
-    options = options or load_config(DEMO_CONFIG).demo
+    demo: TrainConfig = load_config(DEMO_CONFIG)
+    options = options or demo.demo
     held_out = make_demo_inputs(options).held_out_json
     with FileLock(Path(options.dir) / ".lock"):
         return write_benches(held_out, talks=options.language_model is not None)

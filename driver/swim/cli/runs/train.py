@@ -4,12 +4,13 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from swim.cli.runs.comparison import train_and_report
 from swim.cli.runs.demo_defaults import with_demo_inputs
 from swim.errors import DataError
 from swim.lock import FolderInUse
-from swim.train.config import ConfigError, load_config
+from swim.train.config import ConfigError, TrainConfig, load_config
 from swim.train.faults import TrainingFault
 from swim.train.run import train
 from swim.train.signals import Stopped
@@ -17,16 +18,24 @@ from swim.train.skipping import TooManyBadRecords
 
 
 def run(arguments: list[str]) -> int:
+    return in_one_line(lambda: _run(arguments))
+
+
+def _run(arguments: list[str]):
+    config: TrainConfig = with_demo_inputs(load_config(*split_config(arguments)))
+    if config.report and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        print("report needs a single process: no control, no pictures, no summary.json")
+        config.report = False
+    if config.report:
+        train_and_report(config)
+    else:
+        train(config)
+
+
+def in_one_line(work: Callable[[], None]) -> int:
+    """The exit status of a training command, whose errors are told in one line."""
     try:
-        config_path, overrides = _split_config(arguments)
-        config = with_demo_inputs(load_config(config_path, overrides))
-        if config.report and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            print("report needs a single process: no control, no pictures, no summary.json")
-            config.report = False
-        if config.report:
-            train_and_report(config)
-        else:
-            train(config)
+        work()
     except (ConfigError, DataError, FolderInUse, TooManyBadRecords, TrainingFault) as error:
         return _told(_last_line(error))
     except OSError as error:
@@ -50,7 +59,7 @@ def _told(message: str) -> int:
     return 1
 
 
-def _split_config(arguments: list[str]) -> tuple[str, list[str]]:
+def split_config(arguments: list[str]) -> tuple[str, list[str]]:
     """The last --config and the other arguments."""
     path, rest, position = None, [], 0
     while position < len(arguments):
