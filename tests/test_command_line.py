@@ -18,7 +18,7 @@ from swim.train.export import DTYPES
 from .interrupting import assert_ctrl_c_ends_it_at_once, in_own_session, wait_until
 
 
-@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"train"}))  # whose help is tests/train/test_key_help.py
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"train", "grpo"}))  # whose help is tests/train/test_key_help.py
 def test_help_has_a_sentence_and_a_default_for_every_option(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])

@@ -9,11 +9,13 @@ from safetensors.torch import load_file
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture
 from swim.train.config import TrainConfig, load_config
+from swim.train.grpo_config import GRPOTrainConfig
 from swim.train.model import load_model
 from swim.train.trainer import SwimTrainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO_YAML = REPOSITORY / "run_scripts/configs/sft_demo.yaml"
+GRPO_YAML = REPOSITORY / "run_scripts/configs/grpo_demo.yaml"
 # How processes share a run, by the name that it prints -> keys.
 SHARING = {
     "DDP": {},
@@ -59,6 +61,29 @@ def configure(tiny_model_dir, demo_data, tmp_path):
             **changes,
         }
         return load_config(DEMO_YAML, [f"--{key}={value}" for key, value in keys.items()])
+
+    return make
+
+
+@pytest.fixture
+def configure_grpo(tiny_model_dir, demo_data, tmp_path):
+    """Function: the same of GRPO's demo."""
+
+    def make(output: str = "grpo", **changes) -> GRPOTrainConfig:
+        keys = {
+            "output_dir": tmp_path / output,
+            "model_name_or_path": tiny_model_dir,
+            "data_config": demo_data.train_config,
+            "max_steps": 2,
+            "per_device_train_batch_size": 4,
+            "num_generations": 2,
+            "max_completion_length": 4,
+            "warmup_steps": 0,
+            "logging_steps": 1,
+            "disable_tqdm": True,
+            **changes,
+        }
+        return load_config(GRPO_YAML, [f"--{key}={value}" for key, value in keys.items()], GRPOTrainConfig)
 
     return make
 

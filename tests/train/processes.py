@@ -10,20 +10,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from swim.cli.runs.train import run as main
+from swim.cli import main
+from swim.train.grpo_config import GRPOTrainConfig
 from swim.train.watch import STEP_TIME
 
-from .conftest import DEMO_YAML, flags_of, log_entries
+from .conftest import DEMO_YAML, GRPO_YAML, flags_of, log_entries
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["swim.cli.runs.train"])
+_SERVER.set_forkserver_preload(["swim.cli.runs.train", "swim.cli.runs.grpo"])
 
 
 class Launch:
-    """`swim train` with a configuration's keys on some processes. log: what they print. statuses: how they ended."""
+    """`swim train`, or `swim grpo`, with a configuration's keys on some processes. log: what they print."""
 
     def __init__(self, config, processes: int = 1, log: Path | None = None):
-        arguments = ["--config", str(DEMO_YAML), *flags_of(config)]
+        verb, path = ("grpo", GRPO_YAML) if isinstance(config, GRPOTrainConfig) else ("train", DEMO_YAML)
+        arguments = [verb, "--config", str(path), *flags_of(config)]
         self._log = log or Path(f"{config.output_dir}.log")
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log.touch()
@@ -122,6 +124,6 @@ def begun(folder: Path) -> set[Path]:
 def curve(folder: str | Path) -> list[dict]:
     """The log of a run without what the clock decides, and without Trainer's guess of operations: under ZeRO-3 it counts
     the parameters that happen to be gathered."""
-    clock = (*STEP_TIME, "peak_memory_gb", "runtime", "per_second", "total_flos")
+    clock = (*STEP_TIME, "step_time", "peak_memory_gb", "runtime", "per_second", "total_flos")
     entries = log_entries(folder, "step")
     return [{key: value for key, value in entry.items() if not key.endswith(clock)} for entry in entries]

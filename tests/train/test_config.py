@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from swim.models.supervision import AttentionSupervisionConfig
-from swim.train.config import ConfigError, differing_keys, load_config, parse_overrides
+from swim.train.config import ConfigError, TrainConfig, differing_keys, load_config, parse_overrides
+from swim.train.grpo_config import GRPOTrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -81,7 +82,8 @@ def test_a_run_of_a_release_that_lacked_a_key_of_a_group_resumes(group, lacking)
     "path", sorted((REPOSITORY / "run_scripts/configs").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_shipped_configurations_load(path):
-    assert load_config(path).output_dir.startswith("output/")
+    kind = GRPOTrainConfig if path.stem.startswith("grpo") else TrainConfig
+    assert load_config(path, kind=kind).output_dir.startswith("output/")
 
 
 @pytest.mark.parametrize(("name", "decoder_layers"), [("sft_7b", 28), ("sft_qwen3_vl_8b", 36)])

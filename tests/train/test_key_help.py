@@ -6,11 +6,13 @@ import re
 import pytest
 from trl import SFTConfig
 
+from swim.cli import grpo
 from swim.cli import train as command
 from swim.cli.train import HELP, main
 from swim.demo.inputs import DemoOptions
 from swim.train import arguments
 from swim.train.config import LoraOptions, TrainConfig
+from swim.train.grpo_config import GRPOTrainConfig, JudgeOptions
 from swim.train.key_help import WIDTH, entry_of, help_text
 
 OWN = set(TrainConfig.model_fields) - {"arguments"}
@@ -40,10 +42,21 @@ def test_the_file_that_the_command_shows_is_up_to_date():
     )
 
 
-@pytest.mark.parametrize("options", [TrainConfig, LoraOptions, DemoOptions])
+def test_grpos_file_is_up_to_date_and_has_its_keys(capsys):
+    text = help_text(grpo.__doc__, GRPOTrainConfig, "grpo")
+    assert grpo.HELP.read_text() == text + "\n", (
+        'python -c "from swim.cli.grpo import write_help; write_help()" writes it anew'
+    )
+    listed = set(re.findall(r"^  (\w+) \(", text, re.MULTILINE))
+    assert listed == (set(GRPOTrainConfig.model_fields) - {"arguments"}) | arguments.GRPO.honoured
+    assert grpo.main(["--help", "num_generations"]) == 0
+    assert "Number of generations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [TrainConfig, GRPOTrainConfig, LoraOptions, DemoOptions, JudgeOptions])
 def test_every_own_key_is_described(options):
     missing = [name for name, field in options.model_fields.items() if not field.description]
-    assert missing == (["arguments"] if options is TrainConfig else [])
+    assert missing == (["arguments"] if issubclass(options, TrainConfig) else [])
 
 
 @pytest.mark.parametrize(

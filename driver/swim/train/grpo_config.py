@@ -30,7 +30,8 @@ class GRPOTrainConfig(TrainConfig):
     table: ClassVar[Arguments] = GRPO
     rewards: dict[str, float] = Field(
         {"answer": 1.0},
-        description=f"rewards and their weights: {', '.join(NAMES)}, or package.module:function of TRL's signature",
+        description=f"rewards and their weights: {', '.join(NAMES)}, or package.module:function of TRL's signature; one of "
+        "weight 0 is logged and does not count",
     )
     format_pattern: str | None = Field(
         None, description="regular expression that the reward format wants the whole completion to match"

@@ -37,9 +37,11 @@ def _run(arguments: list[str]):
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if config.report and several:
         console.print("report needs a single process: no pictures, no summary.json")
+    # whatever is wrong with them shows before hours of training
+    held_out = held_out_of(config) if config.report and not several else None
     train(config)
-    if config.report and not several:
-        _report(config)
+    if held_out is not None:
+        _report(config, held_out)
 
 
 def _demo_start(config: GRPOTrainConfig) -> str:
@@ -51,12 +53,11 @@ def _demo_start(config: GRPOTrainConfig) -> str:
     return str(folder)
 
 
-def _report(config: GRPOTrainConfig):
+def _report(config: GRPOTrainConfig, held_out: HeldOut):
     """Compares start and end on held-out records: a table, pictures, summary.json and comparison.md in the run's folder."""
     folder = Path(config.output_dir)
     if (folder / "summary.json").exists() and not RunFolder(folder).differences(config):
         return
-    held_out = held_out_of(config)
     scores = {
         name: evaluate(path, held_out, config.data_settings)
         for name, path in {"start": config.model, "after GRPO": str(folder)}.items()
