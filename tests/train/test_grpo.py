@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from swim.data.records import Record, Turn
 from swim.data.sample import TextSample
 from swim.data.settings import DataSettings
 from swim.models import MODEL_TYPES
+from swim.models.supervision import encode_vision
 from swim.train.grpo import SwimGRPOTrainer
 from swim.train.parameters import choose_parts
 from swim.train.rollouts import completion_instances, read_prompts
@@ -36,9 +38,9 @@ def record_of(index: str, question: str, answer: str, **visual) -> dict:
 
 
 class WithText(SwimGRPOTrainer):
-    def _sample(self, row):
+    def _sample(self, row, again=False):
         if TEXT not in row["record"]:
-            return super()._sample(row)
+            return super()._sample(row, again)
         question = "What is a much longer question than the others, with no picture at all?"
         turns = [Turn("user", question, [], []), Turn("assistant", "A.", [], [])]
         return TextSample(Record("text", None, False, turns, []))
@@ -241,7 +243,7 @@ def test_tokens_of_a_completion_that_name_the_object_are_exact(real_processor_di
     record = record_of("b", "Where is the <ins>red dog</ins> with a <ins>cat</ins>?", "Here.", image="i.png")
     record["annotation"] = [{"0": {"segmentation": POLYGON}}] * 2
     collator = SwimCollator(processor, AutoConfig.from_pretrained(folder), SETTINGS)
-    (prompt,) = read_prompts(model, collator, [collator.read(rows_of(tmp_path, [record])[0])])
+    (prompt,) = read_prompts(partial(encode_vision, model), collator, [collator.read(rows_of(tmp_path, [record])[0])])
     assert prompt.phrases == {"red dog": 0, "cat": 1}
     assert processor.tokenizer.decode(np.array(prompt.tokens)[prompt.named == 0]) == " red dog"
     text = "The red dog, a catalogue and a cat; Red dog."

@@ -54,7 +54,9 @@ def test_the_command_leaves_what_training_leaves(configure_grpo, tmp_path, demo_
     assert load_file(folder / "model.safetensors").keys() == load_file(tiny_model_dir / "model.safetensors").keys()
 
 
-@pytest.mark.parametrize("sharing", ["DDP", pytest.param("ZeRO-3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "sharing", ["DDP", *[pytest.param(mode, marks=pytest.mark.slow) for mode in ("ZeRO-3", "FSDP2")]]
+)
 def test_processes_whose_records_are_bad_do_not_hold_up_the_others(configure_grpo, data_of, demo_data, sharing):
     """Two processes, a group each: what a bad record leaves is text alone, on one of them, on both or on none."""
     records = json.loads(demo_data.train_json.read_text())[:8]

@@ -1,9 +1,11 @@
 """GRPO on video: TRL's trainer on our data path, with the mask loss as a term of its loss."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
@@ -13,7 +15,7 @@ from swim.data.records import Record, Turn
 from swim.data.sample import Sample, TextSample
 from swim.data.tokens import IGNORE
 from swim.errors import DataError
-from swim.models.supervision import GROUNDING_SUMS, ON_OBJECT
+from swim.models.supervision import GROUNDING_SUMS, ON_OBJECT, encode_vision
 from swim.train.resumable import ResumableTrainer
 from swim.train.rollouts import Prompt, completion_instances, read_prompts, visual_inputs
 from swim.train.skipping import SkippedRecords, pack
@@ -86,7 +88,7 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
         self._metrics["train"].update(saved["metrics"])
         if saved["completions"] is not None:
             self._buffered_inputs, self._rows = saved["completions"], saved["rows"]
-            self._prompts = self._read(self._rows)
+            self._prompts = self._read(self._rows, again=True)
         self._met_in_run = saved["met_in_run"]
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -103,19 +105,19 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
         output["sequence"] = torch.arange(len(inputs), device=self.accelerator.device)
         return output
 
-    def _read(self, rows: Sequence[dict]) -> list[Prompt]:
-        """The prompt of each row; rows of one record share it."""
+    def _read(self, rows: Sequence[dict], again: bool = False) -> list[Prompt]:
+        """The prompt of each row; rows of one record share it. again: what is skipped has been listed before."""
         places: dict[tuple, int] = {}
         samples: list[Sample | TextSample] = []
         for row in rows:
             key = (row["file"], row["position"])
             if key not in places:
                 places[key] = len(samples)
-                samples.append(self._sample(row))
-        prompts = read_prompts(self._policy(), self.collator, samples)
+                samples.append(self._sample(row, again))
+        prompts = read_prompts(self._encode_vision, self.collator, samples)
         return [prompts[places[row["file"], row["position"]]] for row in rows]
 
-    def _sample(self, row: dict) -> Sample | TextSample:
+    def _sample(self, row: dict, again: bool = False) -> Sample | TextSample:
         """That of a row; of a bad one that is skipped text alone, without a question."""
         self._met_in_run["records"] += 1
         try:
@@ -125,7 +127,8 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
                 raise
             place = {"file": row["file"], "position": row["position"], "record": error.where}
             entry = {**place, "reason": error.reason, "message": error.message}
-            self.skipped.write(pack([entry]), self.state.global_step)
+            if not again:
+                self.skipped.write(pack([entry]), self.state.global_step)
             self._met_in_run["skipped_records"] += 1
             return TextSample(
                 Record(SKIPPED, None, False, [Turn(role, "", [], []) for role in ("user", "assistant")], [])
@@ -140,6 +143,16 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
             met = torch.tensor(list(self._met_in_run.values()), device=rewards.device)
             self.skipped.check(*self.accelerator.reduce(met, "sum").tolist())
         return rewards
+
+    def _encode_vision(self, *visuals):
+        """The vision tower's output; under FSDP2 as a forward of the whole model, which gathers its weights."""
+        if not isinstance(self.model_wrapped, FSDPModule):
+            return encode_vision(self._policy(), *visuals)
+        model: Any = self.model_wrapped
+        if not hasattr(model, "encode_vision"):
+            model.encode_vision = partial(encode_vision, self._policy())
+            register_fsdp_forward_method(model, "encode_vision")
+        return model.encode_vision(*visuals)
 
     def _policy(self):
         """The model without what wraps it."""

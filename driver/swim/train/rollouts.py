@@ -1,7 +1,7 @@
 """The prompts of a batch of completions: read, rendered and seen once each, however many completions are drawn."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,6 @@ from swim.data.collator import SwimCollator, visual_kind
 from swim.data.records import Record
 from swim.data.sample import Sample, TextSample
 from swim.data.tokens import IGNORE, decode_with_ends, instance_tokens, tokens_of
-from swim.models.supervision import encode_vision
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,19 @@ class Prompt:
         return {phrase: next(iter(instances)) for phrase, instances in found.items() if phrase and len(instances) == 1}
 
 
-def read_prompts(model, collator: SwimCollator, samples: Sequence[Sample | TextSample]) -> list[Prompt]:
+def read_prompts(
+    encode: Callable[..., tuple[dict, torch.Tensor]], collator: SwimCollator, samples: Sequence[Sample | TextSample]
+) -> list[Prompt]:
     """The prompts of samples; the vision tower, which learns nothing, runs once for all of them, also without any visual.
 
-    Raises DataError naming a record that cannot be rendered.
+    encode: `swim.models.supervision.encode_vision` of the model. Raises DataError naming a record that cannot be rendered.
     """
     chats = [collator.render(sample.record, add_generation_prompt=True) for sample in samples]
     inputs, offsets, replacements = collator.encode(samples, [chat.text for chat in chats])
     grids = {kind: inputs.get(f"{kind}_grid_thw", torch.empty(0, 3, dtype=torch.int64)) for kind in ("image", "video")}
     images, videos = (inputs.get(name) for name in ("pixel_values", "pixel_values_videos"))
     with torch.no_grad():
-        outputs, _ = encode_vision(model, images, videos, grids["image"].tolist(), grids["video"].tolist())
+        outputs, _ = encode(images, videos, grids["image"].tolist(), grids["video"].tolist())
     seconds = inputs.get("second_per_grid_ts")
     if seconds is not None and collator.settings.released_timing:
         seconds = torch.ones_like(seconds)
