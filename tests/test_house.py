@@ -11,6 +11,7 @@ import pytest
 from transformers import attention_supervision
 
 import swim
+from swim.models import MODEL_TYPES
 
 ROOT = Path(swim.__file__).resolve().parent
 GROUND = "ground"  # the files beside the rooms: any room may import them, they import none
@@ -30,7 +31,7 @@ ROOMS = [
     "lmms_tasks",
     "cli",
 ]
-NAMES_A_FAMILY = {"models/__init__.py", "models/qwen2_5_vl.py", "models/qwen3_vl.py", "demo/talking.py"}
+NAMES_A_FAMILY = {"models/__init__.py", "demo/talking.py", *(f"models/{name}.py" for name in MODEL_TYPES)}
 
 
 def room_of(path: Path) -> str:
@@ -78,7 +79,8 @@ def test_command_lines_are_read_on_top_only():
 
 def test_a_family_of_models_is_named_in_its_own_file():
     """Its model_type, and its classes. The talking model is made for one family."""
-    of_a_family = re.compile("qwen2_?5|qwen3_?vl|qwen2vl", re.IGNORECASE)
+    names = "|".join(name.replace("_", "_?") for name in MODEL_TYPES)
+    of_a_family = re.compile(f"{names}|qwen2vl", re.IGNORECASE)
     named = {str(path.relative_to(ROOT)) for path in FILES if of_a_family.search(path.read_text())}
     assert named == NAMES_A_FAMILY
 

@@ -20,7 +20,6 @@ from swim.train.run import train
 from swim.train.run_folder import RunFolder, read_state
 
 CURVES = ("reward", "mask_loss", "pointing", "kl")
-START = "start"  # folder of what the demo's run starts from
 
 console = Console(soft_wrap=True)
 
@@ -49,7 +48,8 @@ def _demo_start(config: GRPOTrainConfig) -> str:
     folder = Path(config.demo.dir) / f"text_only_{config.demo.family}_seed{config.demo.seed}"
     demo: TrainConfig = load_config(DEMO_CONFIG)
     console.print(f"the model to start from, trained on the text alone: {folder}")
-    train(control_config(with_demo_inputs(demo.model_copy(update={"demo": config.demo})), folder))
+    demo = with_demo_inputs(demo.model_copy(update={"demo": config.demo, "cpu_threads": None}))  # nothing runs beside it
+    train(control_config(demo, folder))
     return str(folder)
 
 
