@@ -5,12 +5,10 @@ import json
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from swim.attention import extract
-from swim.attention.maps import _decode, _tokens_of, fuse, read_words
+from swim.attention.maps import fuse, read_words
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
 from swim.data.settings import DataSettings
@@ -204,17 +202,3 @@ def test_phrases_and_words_of_the_answer_are_found(real_processor, real_processo
 def test_a_phrase_that_stands_nowhere_is_named(collator, clip):
     with pytest.raises(ValueError, match="the phrase 'elephant' stands neither in the question nor in the answer ''"):
         read_words(collator, ask(collator, clip, "Where is it?"), phrases=["elephant"])
-
-
-@given(st.text(max_size=30), st.data())
-def test_tokens_of_any_piece_of_text_hold_it(real_processor, text, data):
-    tokenizer = real_processor.tokenizer
-    tokens = tokenizer(text).input_ids
-    decoded, ends = _decode(tokenizer, tokens)
-    if not decoded:
-        return
-    start = data.draw(st.integers(0, len(decoded) - 1))
-    end = data.draw(st.integers(start + 1, len(decoded)))
-    first, last = _tokens_of((start, end), ends, 0)
-    before = ends[first - 1] if first else 0
-    assert before <= start and ends[last - 1] >= end and (last == first + 1 or ends[last - 2] < end)

@@ -3,13 +3,22 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoConfig, AutoProcessor
 
 from swim.data.chat import ChatText, Mention
 from swim.data.collator import SwimCollator
 from swim.data.records import parse_record
 from swim.data.sample import GridMasks, Sample
-from swim.data.tokens import IGNORE, answer_tokens, instance_tokens, place_in_expanded
+from swim.data.tokens import (
+    IGNORE,
+    answer_tokens,
+    decode_with_ends,
+    instance_tokens,
+    place_in_expanded,
+    tokens_of,
+)
 from swim.errors import DataError
 from swim.models import MODEL_TYPES
 from swim.video.clip import Clip
@@ -255,3 +264,17 @@ def test_answers_are_whole_tokens_inside_them():
     chat = ChatText("x" * 30, [(4, 8), (20, 25)], [])
     offsets = np.array([(0, 4), (3, 5), (4, 6), (6, 8), (8, 8), (7, 9), (20, 25), (25, 26)])
     assert answer_tokens(chat, [], offsets).tolist() == [False, False, True, True, False, False, True, False]
+
+
+@given(st.text(max_size=30), st.data())
+def test_tokens_of_any_piece_of_text_hold_it(real_processor, text, data):
+    tokenizer = real_processor.tokenizer
+    tokens = tokenizer(text).input_ids
+    decoded, ends = decode_with_ends(tokenizer, tokens)
+    if not decoded:
+        return
+    start = data.draw(st.integers(0, len(decoded) - 1))
+    end = data.draw(st.integers(start + 1, len(decoded)))
+    first, last = tokens_of((start, end), ends, 0)
+    before = ends[first - 1] if first else 0
+    assert before <= start and ends[last - 1] >= end and (last == first + 1 or ends[last - 2] < end)
