@@ -48,7 +48,8 @@ def _demo_start(config: GRPOTrainConfig) -> str:
     folder = Path(config.demo.dir) / f"text_only_{config.demo.family}_seed{config.demo.seed}"
     demo: TrainConfig = load_config(DEMO_CONFIG)
     console.print(f"the model to start from, trained on the text alone: {folder}")
-    demo = with_demo_inputs(demo.model_copy(update={"demo": config.demo, "cpu_threads": None}))  # nothing runs beside it
+    changes = {"demo": config.demo, "cpu_threads": None}  # nothing runs beside it
+    demo = with_demo_inputs(demo.model_copy(update=changes))
     train(control_config(demo, folder))
     return str(folder)
 
