@@ -50,6 +50,7 @@ def test_the_command_leaves_what_training_leaves(configure_grpo, tmp_path, demo_
     folder = Path(config.output_dir)
     names = {path.name for path in folder.iterdir()}
     assert {"model.safetensors", "README.md", "report.md", "reading_settings.json", "completions"} <= names
+    assert "judge_replies.sqlite" not in names
     assert "reward" in json.loads((folder / "finished.json").read_text())
     assert load_file(folder / "model.safetensors").keys() == load_file(tiny_model_dir / "model.safetensors").keys()
 

@@ -1,5 +1,6 @@
 """The configuration of a GRPO run: that of any training run, with rewards."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -59,10 +60,11 @@ class GRPOTrainConfig(TrainConfig):
         resolved.reward_weights = list(self.rewards.values())
         return resolved
 
-    def reward_functions(self, replies: ReplyCache) -> list[Reward]:
-        """In the order of `rewards`. replies: of the judge. Raises ConfigError for one that cannot be had."""
+    def reward_functions(self) -> list[Reward]:
+        """In the order of `rewards`. Raises ConfigError for one that cannot be had."""
+        replies = Path(self.output_dir) / "judge_replies.sqlite"
         try:
-            asker = None if self.judge is None else Asker(Endpoint(**self.judge.model_dump()), replies)
+            asker = None if self.judge is None else Asker(Endpoint(**self.judge.model_dump()), ReplyCache(replies))
             return [make_reward(name, self.format_pattern, asker) for name in self.rewards]
         except ValueError as error:
             raise ConfigError(f"rewards: {error}") from None

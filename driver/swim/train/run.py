@@ -26,7 +26,6 @@ from swim.lock import FolderInUse, hold
 from swim.model_name import NoModel, check_model_name
 from swim.models.load import write_supervision
 from swim.models.supervision import AttentionSupervisionConfig
-from swim.reply_cache import ReplyCache
 from swim.train.card import write_card
 from swim.train.checkpoints import Checkpoints, problem, processes_of
 from swim.train.config import ConfigError, TrainConfig, trackers
@@ -194,7 +193,7 @@ def _make_trainer(
     if isinstance(config, GRPOTrainConfig):
         trainer = SwimGRPOTrainer(
             **shared,
-            reward_funcs=config.reward_functions(ReplyCache(Path(config.output_dir) / "judge_replies.sqlite")),
+            reward_funcs=config.reward_functions(),
             collator=SwimCollator(processor, model.config, config.data_settings),
             mask_loss_weight=supervision["mask_loss_weight"],
             skipped=skipped if config.on_bad_record == "skip" else None,
