@@ -32,7 +32,7 @@ def _without_wrapper(text: str) -> str:
     """The text with no start and end around a whole video: every step has its own.
 
     In transformers 4.57, which Qwen3-VL was released with, and in vLLM the steps take the place of start, video and end.
-    Since transformers 5 the processor leaves the outer pair standing, which the weights have never seen.
+    The processor of later releases (5.12 to 5.24 at least) leaves the outer pair standing, which the weights have never seen.
     """
     return text.replace(_START + _VIDEO + _END, _VIDEO)
 
