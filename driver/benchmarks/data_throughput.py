@@ -58,7 +58,6 @@ from swim.prompts import SYSTEM_PROMPT  # noqa: E402
 from swim.video import READERS  # noqa: E402
 from swim.video.clip import VisualBudget, resize_frame  # noqa: E402
 from swim.video.decoder import VideoFile  # noqa: E402
-from swim.video.patches import with_fast_patches  # noqa: E402
 from swim.video.readers import NoReader, check_reader, open_video  # noqa: E402
 
 BUDGET = VisualBudget()
@@ -266,7 +265,7 @@ def main():
         model = build_tiny_model(Path(folder) / "model")
         processor = AutoProcessor.from_pretrained(model, local_files_only=True)
         config = AutoConfig.from_pretrained(model, local_files_only=True)
-        collator = SwimCollator(with_fast_patches(processor, as_bytes=True), config, as_bytes=True)
+        collator = SwimCollator(processor, config, as_bytes=True)
         for interval in KEY_INTERVALS:
             paths = [Path(folder) / f"{interval}_{number}.mp4" for number in range(options.clips)]
             for number, path in enumerate(paths):

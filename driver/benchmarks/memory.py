@@ -28,8 +28,9 @@ BFLOAT16, FLOAT32 = 2, 4
 # name: (hidden, intermediate, layers, heads, key-value heads, vocabulary, tied embeddings, the tower's own)
 _OLD = {"depth": 32, "hidden_size": 1280, "num_heads": 16}
 _SMALL = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16}
+_SMALL |= {"deepstack_visual_indexes": [5, 11, 17]}
 _LARGE = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16}
-_EARLY, _LATE = {"deepstack_visual_indexes": [5, 11, 17]}, {"deepstack_visual_indexes": [8, 16, 24]}
+_LARGE |= {"deepstack_visual_indexes": [8, 16, 24]}
 SIZES = {
     "qwen2_5_vl": {
         "3B": (2048, 11008, 36, 16, 2, 151936, True, _OLD | {"intermediate_size": 3420}),
@@ -38,10 +39,10 @@ SIZES = {
         "72B": (8192, 29568, 80, 64, 8, 152064, False, _OLD | {"intermediate_size": 3456}),
     },
     "qwen3_vl": {
-        "2B": (2048, 6144, 28, 16, 8, 151936, True, _SMALL | _EARLY),
-        "4B": (2560, 9728, 36, 32, 8, 151936, True, _SMALL | _EARLY),
-        "8B": (4096, 12288, 36, 32, 8, 151936, False, _LARGE | _LATE),
-        "32B": (5120, 25600, 64, 64, 8, 151936, False, _LARGE | _LATE),
+        "2B": (2048, 6144, 28, 16, 8, 151936, True, _SMALL),
+        "4B": (2560, 9728, 36, 32, 8, 151936, True, _SMALL),
+        "8B": (4096, 12288, 36, 32, 8, 151936, False, _LARGE),
+        "32B": (5120, 25600, 64, 64, 8, 151936, False, _LARGE),
     },
 }
 # name: (how the run is shared, bytes of a weight, LoRA)

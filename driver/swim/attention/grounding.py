@@ -83,7 +83,7 @@ def ground(model, collator: SwimCollator, sample: Sample, layers: Sequence[int] 
     config.eps = "auto"
     nouns = ((batch["ins_contents_labels"] != IGNORE) & (batch["attn_labels"] != IGNORE))[0].nonzero().flatten()
     instances = batch["ins_contents_labels"][0, nouns]
-    on_object = _on_object(batch["ins_masks"][0, instances], collator.settings.mask_resolution)
+    on_object = cells_on_object(batch["ins_masks"][0, instances], collator.settings.mask_resolution)
     counted = batch["mask_index"][0, instances]
     scored = counted & on_object.any(-1)
     answer = (batch["labels"][0, nouns] != IGNORE)[:, None].expand_as(scored)
@@ -108,7 +108,7 @@ def ground(model, collator: SwimCollator, sample: Sample, layers: Sequence[int] 
     return result
 
 
-def _on_object(masks: torch.Tensor, resolution: int) -> torch.Tensor:
+def cells_on_object(masks: torch.Tensor, resolution: int) -> torch.Tensor:
     """bool[Q, T, K] of float[Q, T, r * H, r * W]: cells that the object covers by ON_OBJECT."""
     return (torch.nn.functional.avg_pool3d(masks, (1, resolution, resolution)) >= ON_OBJECT).flatten(2)
 

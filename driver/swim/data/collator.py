@@ -50,8 +50,7 @@ class SwimCollator:
 
     def __init__(self, processor, model_config, settings: DataSettings = DataSettings(), as_bytes: bool = False):
         self.family = family_of(model_config)
-        if settings.released_timing and not self.family.takes_step_seconds:
-            raise ValueError(f"released_timing: {self.family.title} is told each step's time in words; leave it out")
+        self.family.check_timing(settings.released_timing)
         self.processor = processor
         self._patching = with_fast_patches(processor, self.family.video_processor_class, as_bytes)
         self.settings = settings
@@ -159,6 +158,8 @@ class SwimCollator:
             return_tensors="pt",
         )
         inputs = dict(encoded)
+        if self.settings.released_timing and "second_per_grid_ts" in inputs:
+            inputs["second_per_grid_ts"] = torch.ones_like(inputs["second_per_grid_ts"])
         offsets, replacements = inputs.pop("offset_mapping").numpy(), inputs.pop("text_replacement_offsets")
         return Encoded(inputs, offsets, replacements)
 
@@ -166,8 +167,6 @@ class SwimCollator:
         """int64[3, B, S]: the positions that the model itself would compute."""
         names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "attention_mask")
         given = {name: inputs[name] for name in names if name in inputs}
-        if self.settings.released_timing and "second_per_grid_ts" in given:
-            given["second_per_grid_ts"] = torch.ones_like(given["second_per_grid_ts"])
         return self.position_rule.get_rope_index(inputs["input_ids"], inputs["mm_token_type_ids"], **given)[0]
 
     def behind_visual(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

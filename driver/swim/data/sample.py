@@ -190,7 +190,7 @@ class SampleReader:
         return read(time_limit_s=last)
 
     def _kept_frames(self, record: Record) -> list[int]:
-        """The frames that the sampler is told of."""
+        """The annotated frames that the frame sampler keeps."""
         return record.annotated_frames if self.settings.keep_annotated_frames else []
 
     def _masks_on_grid(self, record: Record, clip: Clip) -> GridMasks:

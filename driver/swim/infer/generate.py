@@ -39,8 +39,6 @@ def generation_inputs(collator: SwimCollator, samples: Sequence[Sample | TextSam
     """The samples' last questions, waiting for their answers. Raises DataError naming a record that cannot be rendered."""
     chats = [collator.render(sample.record, add_generation_prompt=True) for sample in samples]
     tensors, offsets, replacements = collator.encode(samples, [chat.text for chat in chats], padding_side="left")
-    if collator.settings.released_timing and "second_per_grid_ts" in tensors:
-        tensors["second_per_grid_ts"] = torch.ones_like(tensors["second_per_grid_ts"])
     return GenerationInputs(tensors, chats, offsets, replacements)
 
 

@@ -32,6 +32,25 @@ class TinyDesign:
     silent: tuple[str, ...] = ()
 
 
+# The vision tower's MLP may have the same module names, so the language model is named too.
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+PARTS = ("language_model", "merger", "visual")
+
+
+class Positions:
+    """A model's own position rule, without its weights: the methods need nothing but the configuration."""
+
+    def __init__(self, model_class: Any, config):
+        self._model_class = model_class
+        self.config = config
+
+    def get_rope_index(self, *inputs, **more):
+        return self._model_class.get_rope_index(self, *inputs, **more)
+
+    def get_vision_position_ids(self, *inputs, **more):
+        return self._model_class.get_vision_position_ids(self, *inputs, **more)
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of models that attention supervision is implemented for.
@@ -45,8 +64,7 @@ class Family:
     chat_text: function of what the chat template made; the text that the model was trained with.
     step_text: function of a time in seconds; the text that the processor adds to a temporal step of a video at that time.
     takes_step_seconds: whether positions go by the seconds that a step lasts, `second_per_grid_ts`.
-    parts: what can be trained or frozen apart.
-    part_of: function of a parameter's name; the part that it belongs to, whatever a wrapper puts before the name.
+    mergers: modules of the vision tower that are its part "merger".
     lora_targets: regular expression of the modules that take an adapter.
     log_attention_maps, encode_vision: the fork's functions of these names for this family, see `swim.models.supervision`.
     tiny: for the demo.
@@ -63,12 +81,22 @@ class Family:
     chat_text: Callable[[str], str]
     step_text: Callable[[float], str]
     takes_step_seconds: bool
-    parts: tuple[str, ...]
-    part_of: Callable[[str], str]
+    mergers: tuple[str, ...]
     lora_targets: str
     log_attention_maps: Callable[..., tuple[torch.Tensor, torch.Tensor]]
     encode_vision: Callable[..., tuple[dict, torch.Tensor]]
     tiny: TinyDesign
+
+    def part_of(self, name: str) -> str:
+        """Which of PARTS the parameter of this name belongs to, whatever a wrapper puts before the name."""
+        if any(f".visual.{merger}." in f".{name}" for merger in self.mergers):
+            return "merger"
+        return "visual" if ".visual." in f".{name}" else "language_model"
+
+    def check_timing(self, released: bool):
+        """Raises ValueError where steps that last one second, as in the released code, are asked for and cannot be had."""
+        if released and not self.takes_step_seconds:
+            raise ValueError(f"released_timing: {self.title} is told each step's time in words; leave it out")
 
 
 def family_of(config) -> Family:

@@ -1,5 +1,7 @@
 """Qwen2.5-VL."""
 
+from functools import partial
+
 from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -10,17 +12,7 @@ from transformers import (
 )
 from transformers.models.qwen2_5_vl.attention_supervision import ADAPTER, log_attention_maps
 
-from swim.models.family import Family, TinyDesign
-
-
-class _Positions:
-    """The model's own position rule: its methods need nothing but the configuration."""
-
-    get_rope_index = Qwen2_5_VLModel.get_rope_index
-    get_vision_position_ids = Qwen2_5_VLModel.get_vision_position_ids
-
-    def __init__(self, config):
-        self.config = config
+from swim.models.family import LORA_TARGETS, Family, Positions, TinyDesign
 
 
 def _as_rendered(text: str) -> str:
@@ -31,12 +23,6 @@ def _no_text(_: float) -> str:
     return ""
 
 
-def _part_of(name: str) -> str:
-    if ".visual.merger." in f".{name}":
-        return "merger"
-    return "visual" if ".visual." in f".{name}" else "language_model"
-
-
 FAMILY = Family(
     model_type="qwen2_5_vl",
     title="Qwen2.5-VL",
@@ -45,14 +31,12 @@ FAMILY = Family(
     processor_class=Qwen2_5_VLProcessor,
     image_processor_class=Qwen2VLImageProcessor,
     video_processor_class=Qwen2VLVideoProcessor,
-    position_rule=_Positions,
+    position_rule=partial(Positions, Qwen2_5_VLModel),
     chat_text=_as_rendered,
     step_text=_no_text,
     takes_step_seconds=True,
-    parts=("language_model", "merger", "visual"),
-    part_of=_part_of,
-    # the vision tower's MLP has the same module names, so the language model is named too
-    lora_targets=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    mergers=("merger",),
+    lora_targets=LORA_TARGETS,
     log_attention_maps=log_attention_maps,
     encode_vision=ADAPTER.encode_vision,
     tiny=TinyDesign(

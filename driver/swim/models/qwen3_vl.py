@@ -3,6 +3,8 @@
 A video is one run of visual tokens for each temporal step, its time in words before it.
 """
 
+from functools import partial
+
 from transformers import (
     Qwen2VLImageProcessor,
     Qwen3VLConfig,
@@ -13,19 +15,9 @@ from transformers import (
 )
 from transformers.models.qwen3_vl.attention_supervision import ADAPTER, log_attention_maps
 
-from swim.models.family import Family, TinyDesign
+from swim.models.family import LORA_TARGETS, Family, Positions, TinyDesign
 
 _START, _VIDEO, _END = "<|vision_start|>", "<|video_pad|>", "<|vision_end|>"
-
-
-class _Positions:
-    """The model's own position rule: its methods need nothing but the configuration."""
-
-    get_rope_index = Qwen3VLModel.get_rope_index
-    get_vision_position_ids = Qwen3VLModel.get_vision_position_ids
-
-    def __init__(self, config):
-        self.config = config
 
 
 def _without_wrapper(text: str) -> str:
@@ -41,12 +33,6 @@ def _step_text(seconds: float) -> str:
     return f"<{seconds:.1f} seconds>{_START}{_END}"
 
 
-def _part_of(name: str) -> str:
-    if ".visual.merger." in f".{name}" or ".visual.deepstack_merger_list." in f".{name}":
-        return "merger"
-    return "visual" if ".visual." in f".{name}" else "language_model"
-
-
 FAMILY = Family(
     model_type="qwen3_vl",
     title="Qwen3-VL",
@@ -55,13 +41,12 @@ FAMILY = Family(
     processor_class=Qwen3VLProcessor,
     image_processor_class=Qwen2VLImageProcessor,
     video_processor_class=Qwen3VLVideoProcessor,
-    position_rule=_Positions,
+    position_rule=partial(Positions, Qwen3VLModel),
     chat_text=_without_wrapper,
     step_text=_step_text,
     takes_step_seconds=False,
-    parts=("language_model", "merger", "visual"),
-    part_of=_part_of,
-    lora_targets=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    mergers=("merger", "deepstack_merger_list"),
+    lora_targets=LORA_TARGETS,
     log_attention_maps=log_attention_maps,
     encode_vision=ADAPTER.encode_vision,
     tiny=TinyDesign(

@@ -10,12 +10,13 @@ from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
+from swim.attention.grounding import cells_on_object
 from swim.data.collator import SwimCollator
 from swim.data.records import Record, Turn
 from swim.data.sample import Sample, TextSample
 from swim.data.tokens import IGNORE
 from swim.errors import DataError
-from swim.models.supervision import GROUNDING_SUMS, ON_OBJECT, encode_vision
+from swim.models.supervision import GROUNDING_SUMS, encode_vision
 from swim.train.resumable import ResumableTrainer
 from swim.train.rollouts import Prompt, completion_instances, read_prompts, visual_inputs
 from swim.train.skipping import SkippedRecords, pack
@@ -213,25 +214,17 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
         for row, prompt, drawn in zip(named, prompts, completions):
             row[len(row) - len(drawn) :] = torch.from_numpy(completion_instances(self._tokenizer, prompt, drawn))
         supervision = self._supervision(prompts, ids, mask, named)
-        seen = visual_inputs(prompts, ids.device)
-        outputs = self.model_wrapped(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=self._positions(ids, mask, seen),
-            **{name: value for name, value in seen.items() if name != "second_per_grid_ts"},
-            **supervision,
-            use_cache=False,
-        )
+        outputs = self._forward(self.model_wrapped, prompts, ids, mask, **supervision)
         resolution = self.collator.settings.mask_resolution
-        covered = torch.nn.functional.avg_pool3d(supervision["ins_masks"], (1, resolution, resolution)) >= ON_OBJECT
-        return [
-            None
-            if not index.any()
-            else _inside(maps, on_object, index, names[(names != IGNORE) & (labels != IGNORE)].tolist())
-            for maps, on_object, index, names, labels in zip(
-                outputs.attention_maps, covered, supervision["mask_index"], named, supervision["attn_labels"]
-            )
-        ]
+        found: list[float | None] = []
+        for number, index in enumerate(supervision["mask_index"]):
+            if not index.any():
+                found.append(None)
+                continue
+            covered = cells_on_object(supervision["ins_masks"][number], resolution)
+            names = named[number][(named[number] != IGNORE) & (supervision["attn_labels"][number] != IGNORE)]
+            found.append(_inside(outputs.attention_maps[number], covered, index, names.tolist()))
+        return found
 
     # ------------------------------------------------------------------------------------------------------------------
     # The loss
@@ -268,21 +261,12 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
         return log_probs, entropies if compute_entropy else None, None
 
     def _score(self, model, prompts: list[Prompt], ids: torch.Tensor, mask: torch.Tensor, kept: int):
-        device = ids.device
         labels = ids.masked_fill(mask == 0, IGNORE)
         labels[:, :-kept] = IGNORE
-        seen = visual_inputs(prompts, device)
         supervised = self._policy_pass and self.mask_loss_weight != 0
-        outputs = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=self._positions(ids, mask, seen),
-            labels=labels,
-            **{name: value for name, value in seen.items() if name != "second_per_grid_ts"},
-            **self._supervision(prompts, ids, mask, self._named(prompts, ids, mask, kept) if supervised else None),
-            return_label_logits=True,
-            use_cache=False,
-        )
+        named = self._named(prompts, ids, mask, kept) if supervised else None
+        supervision = self._supervision(prompts, ids, mask, named)
+        outputs = self._forward(model, prompts, ids, mask, labels=labels, return_label_logits=True, **supervision)
         if supervised:
             self._mask_term = outputs.mask_loss
             self._note_grounding(outputs)
@@ -293,6 +277,13 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
         entropy = -(every.exp() * every).sum(-1)
         empty = chosen.new_zeros(answered.shape)
         return empty.masked_scatter(answered, chosen), empty.masked_scatter(answered, entropy)
+
+    def _forward(self, model, prompts: list[Prompt], ids: torch.Tensor, mask: torch.Tensor, **more):
+        """The model's output for one sequence of each prompt, with what the tower made of it. more: of the model's forward."""
+        seen = visual_inputs(prompts, ids.device)
+        positions = self._positions(ids, mask, seen)
+        seen.pop("second_per_grid_ts", None)  # the positions have it in them
+        return model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **seen, **more)
 
     def _positions(self, ids: torch.Tensor, mask: torch.Tensor, seen: dict) -> torch.Tensor:
         inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": self._kinds(ids)}
@@ -337,18 +328,19 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
                 self._metrics[mode][name].append(grounding[total] / grounding["scored"])
 
 
-def _inside(maps: torch.Tensor, on_object: torch.Tensor, index: torch.Tensor, instances: list[int]) -> float:
+def _inside(maps: torch.Tensor, covered: torch.Tensor, index: torch.Tensor, instances: list[int]) -> float:
     """The mean share of a map on the object, over the tokens of a completion and its annotated steps; 0 without any.
 
-    maps: float32[Q, T, H, W], one for each token whose instance is annotated in some step, in order. on_object: bool[N, T,
-    H, W]. index: bool[N, T]. instances: what each naming token names.
+    maps: float32[Q, T, H, W], one for each token whose instance is annotated in some step, in order. covered: bool[N, T,
+    ...], the cells of an object. index: bool[N, T]. instances: what each naming token names.
     """
     shares: list[float] = []
     looking = (instance for instance in instances if index[instance].any())
-    for instance, heat in zip(looking, maps):
-        for step in (index[instance] & on_object[instance].flatten(1).any(1)).nonzero().flatten().tolist():
+    for instance, heat in zip(looking, maps.flatten(2)):
+        cells = covered[instance].flatten(1)
+        for step in (index[instance] & cells.any(1)).nonzero().flatten().tolist():
             total = heat[step].sum()
-            shares.append(float((heat[step] * on_object[instance, step]).sum() / total) if total > 0 else 0.0)
+            shares.append(float((heat[step] * cells[step]).sum() / total) if total > 0 else 0.0)
     return sum(shares) / len(shares) if shares else 0.0
 
 

@@ -30,9 +30,10 @@ def load_model(config: TrainConfig, bf16_deepspeed: bool):
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"model_name_or_path: cannot load {name}: {str(error).splitlines()[0]}") from None
-    family = family_of(model_config)
-    if config.released_timing and not family.takes_step_seconds:
-        raise ConfigError(f"released_timing: {family.title} is told each step's time in words; remove the key")
+    try:
+        family_of(model_config).check_timing(config.released_timing)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     model_config.attention_supervision = resolve_supervision(model_config, config)
     dtype = {"auto": torch.bfloat16 if bf16_deepspeed else torch.float32}.get(config.dtype, config.dtype)
     try:

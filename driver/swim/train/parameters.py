@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from swim.models.family import family_of
+from swim.models.family import PARTS, family_of
 
 
 def choose_parts(model, parts: Sequence[str]):
@@ -34,7 +34,7 @@ def optimizer_groups(model, decaying: set[str], weight_decay: float, learning_ra
 def parts_table(model, learning_rate: float, learning_rates: dict[str, float]) -> Table:
     """Trained and frozen parameters of each part, for a terminal. Counts are of the whole model, also when it is sharded."""
     family = family_of(model.config)
-    counts = {part: [0, 0] for part in family.parts}
+    counts = {part: [0, 0] for part in PARTS}
     for name, parameter in model.named_parameters():
         counts[family.part_of(name)][parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
     table = Table("part", "trained", "frozen", "learning rate", title="parameters")

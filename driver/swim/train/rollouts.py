@@ -80,8 +80,6 @@ def read_prompts(
     with torch.no_grad():
         outputs, _ = encode(images, videos, grids["image"].tolist(), grids["video"].tolist())
     seconds = inputs.get("second_per_grid_ts")
-    if seconds is not None and collator.settings.released_timing:
-        seconds = torch.ones_like(seconds)
     prompts, counts = [], {"image": 0, "video": 0}
     for number, (sample, chat) in enumerate(zip(samples, chats)):
         real = inputs["attention_mask"][number].bool()

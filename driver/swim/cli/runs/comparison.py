@@ -186,9 +186,14 @@ def as_markdown(numbers: dict, held_out: HeldOut, scores: dict[str, Scores], fol
     for number, sample in enumerate(held_out.asked[:TOLD_RECORDS]):
         question = [turn.text for turn in sample.record.turns if turn.role == "user"][-1]
         texts = [question, held_out.answers[number], *(score.answers[number] for score in scores.values())]
-        cells = (" ".join(text.replace("|", "\\|").replace("<", "&lt;").split()) for text in texts)
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(row_of_texts(texts))
     return "\n".join(lines) + "\n"
+
+
+def row_of_texts(texts: list[str]) -> str:
+    """A row of a Markdown table, whatever the texts hold."""
+    cells = (" ".join(text.replace("|", "\\|").replace("<", "&lt;").split()) for text in texts)
+    return f"| {' | '.join(cells)} |"
 
 
 def _print_table(numbers: dict, folder: Path):

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from swim.attention.animation import animate_maps
 from swim.attention.figure import show_maps
-from swim.cli.runs.comparison import control_config, held_out_of
+from swim.cli.runs.comparison import TOLD_RECORDS, control_config, held_out_of, row_of_texts
 from swim.cli.runs.demo_defaults import DEMO_CONFIG, with_demo_inputs
 from swim.cli.runs.held_out import HeldOut, Scores, evaluate, phrase_of
 from swim.cli.runs.train import in_one_line, split_config
@@ -101,7 +101,6 @@ def _as_markdown(title: str, numbers: dict, held_out: HeldOut, scores: dict[str,
     lines += [f"| {' | '.join(row)} |" for row in _rows(numbers)]
     lines += ["", "![where the models look](attention.png)", "", "![the same, playing](overlay.webp)", ""]
     lines += ["![reward, mask loss, pointing, KL](loss.png)", "", "| answer | start | after GRPO |", "|---|---|---|"]
-    for number, answer in enumerate(held_out.answers[:8]):
-        texts = [answer, *(score.answers[number] for score in scores.values())]
-        lines.append(f"| {' | '.join(' '.join(text.replace('|', chr(92) + '|').split()) for text in texts)} |")
+    for number, answer in enumerate(held_out.answers[:TOLD_RECORDS]):
+        lines.append(row_of_texts([answer, *(score.answers[number] for score in scores.values())]))
     return "\n".join(lines) + "\n"

@@ -33,7 +33,7 @@ def _run(arguments: list[str]):
 
 
 def in_one_line(work: Callable[[], None]) -> int:
-    """The exit status of a training command, whose errors are told in one line."""
+    """The exit status of a training command, whose errors are printed on one line."""
     try:
         work()
     except (ConfigError, DataError, FolderInUse, TooManyBadRecords, TrainingFault) as error:
