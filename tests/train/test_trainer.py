@@ -65,6 +65,15 @@ def test_logs_and_frozen_tower(configure, tiny_model_dir):
     assert model.config.attention_supervision["text_loss_weight"] == 0.5
 
 
+def test_several_losses_are_logged_by_name(configure):
+    options = {"attention_supervision.loss": {"bce": 1.0, "dice": 0.5}, "max_steps": 2, "logging_steps": 1}
+    folder = Path(configure(**options).output_dir)
+    train(configure(**options))
+    for entry in log_entries(folder, "text_loss"):
+        assert entry["mask_loss"] == pytest.approx(entry["mask_loss/bce"] + 0.5 * entry["mask_loss/dice"], rel=1e-4)
+        assert 0 < entry["mask_loss/dice"] < 1
+
+
 @pytest.mark.parametrize("parts", ["visual", "merger", "language_model,merger", "visual,merger,language_model"])
 def test_only_the_named_parts_learn(configure, tiny_model_dir, parts):
     before, after = weights(tiny_model_dir), train_weights(configure(train=parts, max_steps=1))

@@ -94,17 +94,34 @@ def _neighbours(target: int, r: int, size: int) -> tuple[int, int, float]:
     return low, min(low + 1, size - 1), source - low
 
 
-def step_loss(attention: torch.Tensor, mask: torch.Tensor, cells_of_sample: int, eps) -> torch.Tensor:
-    """Mean binary cross-entropy of one step. attention: [H, W]. mask: [r * H, r * W]."""
-    eps = 1 / cells_of_sample if eps == "auto" else eps
+def step_loss(attention: torch.Tensor, mask: torch.Tensor, cells_of_sample: int, options: dict) -> torch.Tensor:
+    """The loss of one step. attention: [H, W]. mask: [r * H, r * W]. options: eps, and loss and gamma where not bce and 2."""
+    eps = 1 / cells_of_sample if options["eps"] == "auto" else options["eps"]
     p = (attention - attention.min()) / (attention.max() - attention.min() + eps)
-    p = resize(p, len(mask) // len(p)) if mask.shape != p.shape else p
-    total = torch.zeros((), dtype=torch.float64)
-    for i in range(p.shape[0]):
-        for j in range(p.shape[1]):
-            m = float(mask[i, j])
-            total = total - m * _log(p[i, j]) - (1 - m) * _log(1 - p[i, j])
-    return total / p.numel()
+    resolution = len(mask) // len(p)
+    if resolution != 1:
+        p, attention = resize(p, resolution), resize(attention, resolution)
+    cells = [(i, j) for i in range(p.shape[0]) for j in range(p.shape[1])]
+    zero = torch.zeros((), dtype=torch.float64)
+    loss, gamma = options.get("loss", "bce"), options.get("focal_gamma", 2.0)
+    if loss in ("bce", "focal"):
+        gamma = 0.0 if loss == "bce" else gamma
+        total = zero
+        for cell in cells:
+            m = float(mask[cell])
+            missed, spilt = (gamma * _log(1 - p[cell])).exp(), (gamma * _log(p[cell])).exp()
+            total = total - m * missed * _log(p[cell]) - (1 - m) * spilt * _log(1 - p[cell])
+        return total / p.numel()
+    if loss in ("dice", "iou"):
+        common = sum((float(mask[cell]) * p[cell] for cell in cells), zero)
+        both = sum((float(mask[cell]) + p[cell] for cell in cells), zero)
+        return 1 - (2 * common + 1) / (both + 1) if loss == "dice" else 1 - (common + 1) / (both - common + 1)
+    total, covered = zero, sum(float(mask[cell]) for cell in cells)
+    for cell in cells:
+        if float(mask[cell]) > 0:
+            target = float(mask[cell]) / covered
+            total = total + target * (math.log(target) - _log(attention[cell] / attention.sum()))
+    return total
 
 
 def _log(x: torch.Tensor) -> torch.Tensor:
@@ -135,8 +152,8 @@ def maps(model, batch: dict, specs, starts: list[int], layers: list[int], option
     return found
 
 
-def mask_loss(found: list[list], batch: dict, eps, resolution: int = 1) -> torch.Tensor:
-    """Mean over the (token, step) pairs that have a mask."""
+def mask_loss(found: list[list], batch: dict, options: dict, resolution: int = 1) -> torch.Tensor:
+    """Mean over the (token, step) pairs that have a mask. options: as for step_loss."""
     losses = []
     for b, tokens in enumerate(found):
         for instance, attention in tokens:
@@ -144,7 +161,7 @@ def mask_loss(found: list[list], batch: dict, eps, resolution: int = 1) -> torch
             for step in range(steps):
                 if batch["mask_index"][b, instance, step]:
                     mask = batch["ins_masks"][b, instance, step, : resolution * height, : resolution * width]
-                    losses.append(step_loss(attention[step], mask, attention.numel(), eps))
+                    losses.append(step_loss(attention[step], mask, attention.numel(), options))
     return sum(losses) / len(losses)
 
 

@@ -127,9 +127,7 @@ def test_maps_grounding_and_loss_are_the_references(options, padding_side):
     assert used.sum(1).tolist() == [3, 1, 0, 2, 1]
     torch.testing.assert_close(output.attention_maps[used].double(), expected[used], atol=1e-6, rtol=1e-4)
     assert_same_grounding(output.grounding, reference.grounding(found, batch))
-    torch.testing.assert_close(
-        output.mask_loss.double(), reference.mask_loss(found, batch, rules["eps"]), rtol=1e-4, atol=0
-    )
+    torch.testing.assert_close(output.mask_loss.double(), reference.mask_loss(found, batch, rules), rtol=1e-4, atol=0)
 
 
 VARIANTS = {
@@ -146,6 +144,16 @@ VARIANTS = {
     "one layer": ({"layers": [2]}, 1),
     "all layers": ({"layers": [0, 1, 2, 3], "fusion": "product"}, 1),
     "masks at r=2": ({}, 2),
+    "dice": ({"loss": "dice"}, 1),
+    "iou": ({"loss": "iou"}, 1),
+    "focal": ({"loss": "focal"}, 1),
+    "kl": ({"loss": "kl"}, 1),
+    "release, dice": ({"preset": "release", "loss": "dice"}, 1),
+    "release, kl": ({"preset": "release", "loss": "kl"}, 1),
+    "dice, masks at r=2": ({"loss": "dice"}, 2),
+    "iou, masks at r=3": ({"loss": "iou"}, 3),
+    "focal, masks at r=2": ({"loss": "focal", "focal_gamma": 0.5}, 2),
+    "kl, masks at r=2": ({"loss": "kl"}, 2),
     "release, masks at r=3": ({"preset": "release"}, 3),
 }
 
@@ -166,7 +174,7 @@ def test_mask_loss_and_its_gradients_are_the_references(name):
     loss = model(**batch).mask_loss
     other = model_with(options)
     found = reference.maps(other, batch, specs, starts_of(specs, batch, "left"), options["layers"], rules)
-    expected = reference.mask_loss(found, batch, rules["eps"], resolution)
+    expected = reference.mask_loss(found, batch, rules, resolution)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=0)
     assert_same_gradients(gradients_of(model, loss), gradients_of(other, expected), 1e-2)
 

@@ -22,6 +22,7 @@ OWN_FILES = frozenset(
         "attention_supervision/batch",
         "attention_supervision/forward",
         "attention_supervision/loss",
+        "attention_supervision/losses",
         "attention_supervision/options",
         "attention_supervision/plan",
         "attention_supervision/rows",

@@ -12,6 +12,7 @@ __all__ = [
     "encode_vision",
     "fuse_layers",
     "log_attention_maps",
+    "named_terms",
     "supervision_of",
 ]
 
@@ -48,3 +49,9 @@ def encode_vision(
 def supervision_of(model_config) -> AttentionSupervisionConfig:
     """The options that a model was trained with, the defaults for a stock one. Raises ValueError for unknown ones."""
     return AttentionSupervisionConfig.from_dict(getattr(model_config, "attention_supervision", None))
+
+
+def named_terms(outputs) -> dict[str, torch.Tensor]:
+    """What the mask loss is the weighted sum of, as it is logged; nothing where that is one loss."""
+    terms = {} if len(outputs.mask_terms) == 1 else outputs.mask_terms
+    return {f"mask_loss/{name}": term for name, term in terms.items()}

@@ -50,7 +50,9 @@ class TrainConfig(BaseModel):
         None, description="YAML of the mixture, see data_config/; null makes the demo's data"
     )
     attention_supervision: dict[str, Any] = Field(
-        {}, description="options of the fork's AttentionSupervisionConfig, over those that the model brings"
+        {},
+        description="options of the fork's AttentionSupervisionConfig, over those that the model brings: preset, layers, "
+        "fusion, query, causal, eps, loss, focal_gamma, text_loss_weight, mask_loss_weight",
     )
     train: list[Part] = Field(["language_model"], description="parts to train, of language_model, merger and visual")
     learning_rates: dict[Part, Annotated[float, Field(gt=0)]] = Field(

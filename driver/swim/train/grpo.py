@@ -16,7 +16,7 @@ from swim.data.records import Record, Turn
 from swim.data.sample import Sample, TextSample
 from swim.data.tokens import IGNORE
 from swim.errors import DataError
-from swim.models.supervision import GROUNDING_SUMS, encode_vision
+from swim.models.supervision import GROUNDING_SUMS, encode_vision, named_terms
 from swim.train.resumable import ResumableTrainer
 from swim.train.rollouts import Prompt, completion_instances, read_prompts, visual_inputs
 from swim.train.skipping import SkippedRecords, pack
@@ -318,11 +318,13 @@ class SwimGRPOTrainer(ResumableTrainer, GRPOTrainer):
 
     @torch.no_grad()
     def _note_grounding(self, outputs):
-        """The mask loss, and pointing and inside where a pair was scored, among TRL's metrics."""
+        """The mask loss and its terms, and pointing and inside where a pair was scored, among TRL's metrics."""
         mode = "train" if self.model.training else "eval"
-        sums = self.accelerator.reduce(torch.stack([*outputs.grounding, outputs.mask_loss.detach()]), "sum").tolist()
+        losses = {"mask_loss": outputs.mask_loss, **named_terms(outputs)}
+        sums = self.accelerator.reduce(torch.stack([*outputs.grounding, *losses.values()]), "sum").tolist()
         grounding = dict(zip(GROUNDING_SUMS, sums))
-        self._metrics[mode]["mask_loss"].append(sums[-1] / self.accelerator.num_processes)
+        for name, total in zip(losses, sums[len(grounding) :]):
+            self._metrics[mode][name].append(total / self.accelerator.num_processes)
         if grounding["scored"]:
             for name, total in (("pointing", "points"), ("inside", "inside")):
                 self._metrics[mode][name].append(grounding[total] / grounding["scored"])

@@ -349,7 +349,7 @@ def _announce(config: TrainConfig, trainer: Trainer, mixture: Mixture, resume: P
         console.print(f"{trainer.args.num_generations} completions of each prompt, reward = {rewards}")
         loss = "GRPO"
     console.print(
-        f"supervised layers {supervision['layers']}, preset {supervision['preset']}, "
+        f"supervised layers {supervision['layers']}, preset {supervision['preset']}, mask loss {supervision['loss']}, "
         f"loss = {loss} + {supervision['mask_loss_weight']} * mask_loss"
     )
     if resume is not None:

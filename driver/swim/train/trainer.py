@@ -8,14 +8,14 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 from trl import SFTTrainer
 
-from swim.models.supervision import GROUNDING_SUMS
+from swim.models.supervision import GROUNDING_SUMS, named_terms
 from swim.train.balancing import SortedSteps
 from swim.train.resumable import ResumableTrainer
 from swim.train.skipping import COUNTS, SkippedRecords
 from swim.train.watch import most_of_ranks, peak_memory_bytes
 from swim.video.patches import PIXEL_RANGE, float_patches
 
-# What is summed over micro-steps between two log lines, in this order.
+# What is summed over micro-steps between two log lines, in this order; then the terms of the mask loss, where it has several.
 _SUMS = (
     "text_loss",
     "mask_loss",
@@ -35,7 +35,8 @@ class SwimTrainer(ResumableTrainer, SFTTrainer):
     SFTTrainer computes a loss of its own from the hidden states, which would drop the mask term in silence; here the
     model's loss is the loss, averaged with equal weight over micro-batches and ranks. Logged beside `loss`:
 
-    text_loss; mask_loss (over micro-batches with a supervised pair); pointing and inside of the fused, supervised map;
+    text_loss; mask_loss (over micro-batches with a supervised pair), and mask_loss/NAME where it is a sum of several;
+    pointing and inside of the fused, supervised map;
     pairs and pairs_left_out: scored (token, step) pairs, and those whose mask covers no cell by 10 %. With a counting
     collator also the run's skipped_records, resized_masks, frames_past_end and stray_placeholders so far, those
     that are not 0.
@@ -53,6 +54,7 @@ class SwimTrainer(ResumableTrainer, SFTTrainer):
         # The loss is a mean per micro-batch, so Trainer has to divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self._sums: dict[str, torch.Tensor] = {}
+        self._summed: tuple[str, ...] = _SUMS
         self._met: torch.Tensor | int = 0  # of COUNTS, on this rank, since the last log line
         self._met_in_run = dict.fromkeys(COUNTS, 0)
 
@@ -111,8 +113,10 @@ class SwimTrainer(ResumableTrainer, SFTTrainer):
             "supervised_samples": inputs["mask_index"].flatten(1).any(1).sum(),
             "tokens": inputs["attention_mask"].sum(),
         }
+        terms = {name: term * supervised for name, term in named_terms(outputs).items()}
+        self._summed = (*_SUMS, *terms)
         mode = "train" if self.model.training else "eval"
-        step = torch.stack([counted[name].float() for name in _SUMS])
+        step = torch.stack([(counted | terms)[name].float() for name in self._summed])
         self._sums[mode] = self._sums.get(mode, 0) + step
 
     def between_logs(self) -> dict[str, Any]:
@@ -146,7 +150,7 @@ class SwimTrainer(ResumableTrainer, SFTTrainer):
         sums = self._sums.pop(mode, 0)
         if not isinstance(sums, torch.Tensor):
             return {}
-        totals = dict(zip(_SUMS, self.accelerator.reduce(sums, "sum").tolist()))
+        totals = dict(zip(self._summed, self.accelerator.reduce(sums, "sum").tolist()))
         return {**summarise(totals), **(self._speed(totals) if mode == "train" else {})}
 
     def _speed(self, totals: dict[str, float]) -> dict[str, float]:
@@ -178,7 +182,8 @@ def summarise(totals: dict[str, float]) -> dict[str, float]:
     logs = {"text_loss": totals["text_loss"] / totals["micro_steps"]}
     logs["supervised_share"] = totals["supervised_samples"] / totals["samples"]
     if totals["supervised_steps"]:
-        logs["mask_loss"] = totals["mask_loss"] / totals["supervised_steps"]
+        losses = (name for name in totals if name.startswith("mask_loss"))
+        logs.update({name: totals[name] / totals["supervised_steps"] for name in losses})
         logs["pairs"], logs["pairs_left_out"] = totals["scored"], totals["left_out"]
     if totals["scored"]:
         logs["pointing"], logs["inside"] = (totals[name] / totals["scored"] for name in ("points", "inside"))

@@ -19,6 +19,8 @@ CHANGES = {
     "query": "previous",
     "causal": False,
     "eps": 1e-3,
+    "loss": "dice",
+    "focal_gamma": 0.5,
     "text_loss_weight": 0.5,
     "mask_loss_weight": 2.0,
 }
@@ -31,13 +33,14 @@ def test_every_option_is_tried():
 @pytest.mark.parametrize("option", CHANGES)
 def test_each_option_changes_the_loss(option):
     batch = make_batch(MIXED)
+    plain = PAPER | ({"loss": "focal"} if option == "focal_gamma" else {})
     with torch.no_grad():
-        before, after = (model_with(options)(**batch).loss for options in (PAPER, PAPER | {option: CHANGES[option]}))
+        before, after = (model_with(options)(**batch).loss for options in (plain, plain | {option: CHANGES[option]}))
     assert abs(float(before - after)) > 1e-3
 
 
 def test_presets_are_the_designs():
-    shared = {"layers": None, "text_loss_weight": 0.05, "mask_loss_weight": 1.0}
+    shared = {"layers": None, "loss": "bce", "focal_gamma": 2.0, "text_loss_weight": 0.05, "mask_loss_weight": 1.0}
     for name, options in reference.PRESETS.items():
         assert AttentionSupervisionConfig(preset=name).to_dict() == {"preset": name, **options, **shared}
     assert AttentionSupervisionConfig() == AttentionSupervisionConfig(preset="paper")
@@ -60,7 +63,13 @@ def test_a_model_without_options_uses_the_defaults():
 
 
 def test_options_survive_a_checkpoint(tmp_path):
-    options = {"preset": "release", "layers": [0, 2], "eps": "auto", "mask_loss_weight": 0.25}
+    options = {
+        "preset": "release",
+        "layers": [0, 2],
+        "eps": "auto",
+        "mask_loss_weight": 0.25,
+        "loss": {"bce": 1, "dice": 0.5},
+    }
     model, batch = model_with(options), make_batch(MIXED)
     model.save_pretrained(tmp_path)
     loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path, local_files_only=True).eval()
@@ -78,6 +87,13 @@ BAD_OPTIONS = {
     "eps a word": ({"eps": "small"}, "eps: expected"),
     "eps negative": ({"eps": -1e-6}, "eps: expected"),
     "eps NaN": ({"eps": math.nan}, "eps: expected"),
+    "unknown loss": ({"loss": "hinge"}, "loss: expected one of .*'bce'.* found 'hinge'"),
+    "unknown loss of several": ({"loss": {"bce": 1, "Dice": 1}}, "loss: expected one of .* found 'Dice'"),
+    "loss a list": ({"loss": ["bce"]}, "loss: expected one of .* found \\['bce'\\]"),
+    "no loss": ({"loss": {}}, "loss: expected at least one"),
+    "loss without weight": ({"loss": {"dice": 0}}, "loss: expected a weight above 0 for dice, found 0"),
+    "loss weight a word": ({"loss": {"dice": "1"}}, "loss: expected a weight above 0 for dice, found '1'"),
+    "gamma negative": ({"focal_gamma": -1}, "focal_gamma: expected a number of at least 0"),
     "weight negative": ({"mask_loss_weight": -1}, "mask_loss_weight: expected a number of at least 0"),
     "weight a word": ({"text_loss_weight": "1"}, "text_loss_weight: expected a number of at least 0"),
     "no layers": ({"layers": []}, "layers: expected a list of layer indices"),

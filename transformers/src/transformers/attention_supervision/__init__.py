@@ -21,7 +21,8 @@ an adapter that says which tokens are visual and how the vision tower runs. Read
     batch      the four supervision tensors and the visual tokens; their checks; one copy to the host
     plan       which rows, columns, (token, step) pairs and labels count
     rows       the chosen rows of each supervised layer, and their fusion into one map
-    loss       the map against the masks: the loss, pointing and inside
+    losses     how far one step's map is from its mask: bce, dice, iou, focal, kl
+    loss       the maps against the masks: the mask loss, pointing and inside
     forward    the supervised forward, and the maps of any tokens; what a family's adapter has to provide
     vision     visual tokens and the vision tower, for families with placeholders, grids and merged embeddings
 
@@ -43,7 +44,8 @@ from .forward import (
     log_attention_maps,
     supervised_forward,
 )
-from .loss import GROUNDING_SUMS, ON_OBJECT, TINY, grounding_sums, mask_loss
+from .loss import GROUNDING_SUMS, ON_OBJECT, grounding_sums, mask_loss, mask_terms
+from .losses import LOSSES, TINY
 from .options import AttentionSupervisionConfig
 from .plan import MapPlan, SupervisionPlan, plan_maps, plan_supervision
 from .rows import RowPlan, fuse_layers, log_attention_rows
@@ -52,6 +54,7 @@ from .rows import RowPlan, fuse_layers, log_attention_rows
 __all__ = [
     "GROUNDING_SUMS",
     "IGNORE",
+    "LOSSES",
     "ON_OBJECT",
     "ROWS_AT_ONCE",
     "TINY",
@@ -70,6 +73,7 @@ __all__ = [
     "log_attention_maps",
     "log_attention_rows",
     "mask_loss",
+    "mask_terms",
     "plan_maps",
     "plan_supervision",
     "supervised_forward",

@@ -24,7 +24,7 @@ import torch
 
 from ..modeling_outputs import CausalLMOutputWithPast
 from .batch import Supervision, VisualTokens, check_supervision
-from .loss import grounding_sums, mask_loss
+from .loss import grounding_sums, mask_terms, weighted_sum
 from .options import AttentionSupervisionConfig, require
 from .plan import SupervisionPlan, plan_maps, plan_supervision
 from .rows import fuse_layers
@@ -57,6 +57,7 @@ class SupervisedOutput(CausalLMOutputWithPast):
     loss: text_loss_weight * text_loss + mask_loss_weight * mask_loss.
     text_loss: float32 scalar; an exact, connected zero where nothing is labelled.
     mask_loss: float32 scalar; an exact, connected zero where nothing is supervised.
+    mask_terms: what the mask loss is the weighted sum of: a float32 scalar for each loss of the options, by name.
     attention_maps: float32[B, Q, T, H, W], the fused maps that were supervised, without gradient; zeros in the padding.
     grounding: float32[5], sums over the (token, step) pairs, see `grounding_sums`.
     label_logits: float[L, V], what the head says at the positions that predict one of the batch's L labelled tokens, row by
@@ -65,6 +66,7 @@ class SupervisedOutput(CausalLMOutputWithPast):
 
     text_loss: torch.FloatTensor | None = None
     mask_loss: torch.FloatTensor | None = None
+    mask_terms: dict[str, torch.FloatTensor] | None = None
     attention_maps: torch.FloatTensor | None = None
     grounding: torch.FloatTensor | None = None
     label_logits: torch.FloatTensor | None = None
@@ -149,11 +151,13 @@ def supervised_forward(
     attention = fuse_layers(plan.rows.rows, plan.cells, config)
     label_logits = labelled_logits(model, outputs.last_hidden_state, plan)
     text_loss = labelled_text_loss(model, label_logits, plan)
-    masks_loss = mask_loss(attention, supervision.ins_masks, plan, config)
+    terms = mask_terms(attention, supervision.ins_masks, plan, config)
+    mask_loss = weighted_sum(terms, config)
     return SupervisedOutput(
-        loss=config.text_loss_weight * text_loss + config.mask_loss_weight * masks_loss + connected_zero,
+        loss=config.text_loss_weight * text_loss + config.mask_loss_weight * mask_loss + connected_zero,
         text_loss=text_loss,
-        mask_loss=masks_loss,
+        mask_loss=mask_loss,
+        mask_terms=terms,
         attention_maps=attention.detach(),
         grounding=grounding_sums(attention.detach(), supervision.ins_masks, plan),
         label_logits=label_logits if return_label_logits else None,

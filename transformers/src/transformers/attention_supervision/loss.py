@@ -11,13 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A map against the masks: the loss, and how well it points."""
+"""Maps against masks: the mask loss, and how well they point."""
 
 import math
 
 import torch
 import torch.nn.functional as F
 
+from .losses import LOSSES, TINY, Comparison
 from .options import AttentionSupervisionConfig
 from .plan import SupervisionPlan
 from .rows import outside_autocast
@@ -25,32 +26,8 @@ from .rows import outside_autocast
 
 # A cell counts as lying on the object when the object covers at least this share of it.
 ON_OBJECT = 0.1
-# torch's binary cross-entropy clamps its logarithms here; so did the released code.
-MIN_LOG = -100.0
-# d(log p) / d(log a) is bounded by 1 / this. It only binds where a cell equals its step's extreme value to four
-# digits: below that the exact derivative is rounding noise times a huge number.
-RELATIVE_FLOOR = 1e-4
-# Keeps a quotient finite where even eps does not.
-TINY = 1e-30
-
 # What `grounding_sums` counts, in this order.
 GROUNDING_SUMS = ("points", "inside", "covered", "scored", "left_out")
-
-
-class _BoundedLogRatio(torch.autograd.Function):
-    """log(part / span), at least MIN_LOG. Its derivative by part is 1 / max(part, floor): finite where part is 0, never
-    a dead end. That by span is exact, which is what lowers a peak on an empty cell, where part is but eps."""
-
-    @staticmethod
-    def forward(ctx, part, span, floor):
-        value = part.log() - span.log()
-        ctx.save_for_backward(part, span, floor, value > MIN_LOG)
-        return value.clamp_min(MIN_LOG)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        part, span, floor, counts = ctx.saved_tensors
-        return gradient / torch.maximum(part, floor), -(gradient * counts).sum((3, 4), keepdim=True) / span, None
 
 
 def _resize_weights(sizes: torch.Tensor, padded: int, resolution: int) -> torch.Tensor:
@@ -85,39 +62,58 @@ def _masks_of_rows(ins_masks: torch.Tensor, plan: SupervisionPlan) -> torch.Tens
 
 
 @outside_autocast
-def mask_loss(
+def mask_terms(
     attention: torch.Tensor, ins_masks: torch.Tensor, plan: SupervisionPlan, config: AttentionSupervisionConfig
-) -> torch.Tensor:
-    """Binary cross-entropy between each step's min-max normalised map and its mask, mean over the (token, step) pairs.
+) -> dict[str, torch.Tensor]:
+    """Each loss of `config.loss` by name, between each step's map and its mask, mean over the (token, step) pairs.
 
     attention: float32[B, Q, T, H, W], from fuse_layers.
     ins_masks: float[B, N, T, Hm, Wm].
 
-    Returns a float32 scalar.
+    Returns float32 scalars, unweighted; exact, connected zeros where nothing is supervised. All but `kl` compare
 
         p = (a - min) / (max - min + eps)        min and max over the step's cells; eps "auto" is 1 / K
-
-    log p is log(a - min) - log(max - min + eps) and log(1 - p) is log(max - a + eps) - log(max - min + eps): without
-    cancellation where p nears 1.
     """
     if plan.pair_count == 0:
-        return attention.sum() * 0.0
+        return {name: attention.sum() * 0.0 for name in config.losses}
+    pairs = _compare(attention, ins_masks, plan, config)
+    return {name: (LOSSES[name](pairs) * plan.pairs).sum() / plan.pair_count for name in config.losses}
+
+
+def mask_loss(
+    attention: torch.Tensor, ins_masks: torch.Tensor, plan: SupervisionPlan, config: AttentionSupervisionConfig
+) -> torch.Tensor:
+    """float32 scalar: the weighted sum of `mask_terms`."""
+    return weighted_sum(mask_terms(attention, ins_masks, plan, config), config)
+
+
+def weighted_sum(terms: dict[str, torch.Tensor], config: AttentionSupervisionConfig) -> torch.Tensor:
+    """The mask loss from its terms."""
+    first, *rest = (weight * terms[name] for name, weight in config.losses.items())
+    return sum(rest, start=first)
+
+
+def _compare(
+    attention: torch.Tensor, ins_masks: torch.Tensor, plan: SupervisionPlan, config: AttentionSupervisionConfig
+) -> Comparison:
+    """The maps in the masks' cells, beside them."""
     cells = plan.cells
     eps = 1.0 / plan.grid.prod(1).clamp_min(1).view(-1, 1, 1, 1, 1) if config.eps == "auto" else config.eps
     low = attention.masked_fill(~cells, math.inf).amin((3, 4), keepdim=True)
     high = attention.masked_fill(~cells, -math.inf).amax((3, 4), keepdim=True)
     # Steps without cells have no extremes; they are left out below.
     low, high = (torch.where(cells.any((3, 4), keepdim=True), extreme, 0.0) for extreme in (low, high))
-    span = (high - low + eps).clamp_min(TINY)
     above, below = attention - low, high - attention + eps
     above, below, size = (_resize(part.masked_fill(~cells, 0.0), plan) for part in (above, below, attention))
-    floor = (RELATIVE_FLOOR * size.detach()).clamp_min(TINY)
-    masks = _masks_of_rows(ins_masks, plan)
-    log_p, log_rest = (_BoundedLogRatio.apply(part, span, floor) for part in (above, below))
-    entropy = -(masks * log_p + (1 - masks) * log_rest)
-    inside = cells.repeat_interleave(plan.resolution, 3).repeat_interleave(plan.resolution, 4)
-    per_pair = entropy.masked_fill(~inside, 0.0).sum((3, 4)) / inside.sum((3, 4)).clamp_min(1)
-    return (per_pair * plan.pairs).sum() / plan.pair_count
+    return Comparison(
+        attention=size,
+        above=above,
+        below=below,
+        span=(high - low + eps).clamp_min(TINY),
+        masks=_masks_of_rows(ins_masks, plan),
+        cells=cells.repeat_interleave(plan.resolution, 3).repeat_interleave(plan.resolution, 4),
+        focal_gamma=config.focal_gamma,
+    )
 
 
 @torch.no_grad()

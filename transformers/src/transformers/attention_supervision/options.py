@@ -17,6 +17,8 @@ import difflib
 import math
 from dataclasses import asdict, dataclass, fields
 
+from .losses import LOSSES
+
 
 PRESETS = {
     "paper": {"fusion": "mean", "query": "token", "causal": True, "eps": "auto"},
@@ -34,6 +36,8 @@ class AttentionSupervisionConfig:
     fusion: "mean" or "product" of the layers' rows.
     query: "token", the noun token's own row, or "previous", the row of the position that predicts it.
     causal: False leaves the text after the query in the softmax's denominator, as the released code did.
+    loss: "bce", "dice", "iou", "focal" or "kl", see `losses`; or several with their weights, such as {"bce": 1, "dice": 0.5}.
+    focal_gamma: how much less a cell counts that is nearly right, in "focal".
     eps: a number added where sums and ranges are divided by, or "auto": 1/K, so that the loss means the same at any K.
     text_loss_weight: weight of the text loss in `loss`.
     mask_loss_weight: weight of the mask loss in `loss`.
@@ -47,6 +51,8 @@ class AttentionSupervisionConfig:
     query: str | None = None
     causal: bool | None = None
     eps: float | str | None = None
+    loss: str | dict[str, float] = "bce"
+    focal_gamma: float = 2.0
     text_loss_weight: float = 0.05
     mask_loss_weight: float = 1.0
 
@@ -63,7 +69,8 @@ class AttentionSupervisionConfig:
             self.eps == "auto" or (_is_number(self.eps) and self.eps >= 0),
             f'eps: expected "auto" or a number of at least 0, found {self.eps!r}',
         )
-        for option in ("text_loss_weight", "mask_loss_weight"):
+        self._check_loss()
+        for option in ("focal_gamma", "text_loss_weight", "mask_loss_weight"):
             value = getattr(self, option)
             require(_is_number(value) and value >= 0, f"{option}: expected a number of at least 0, found {value!r}")
         if self.layers is not None:
@@ -71,6 +78,20 @@ class AttentionSupervisionConfig:
             require(valid and len(self.layers) > 0, f"layers: expected a list of layer indices, found {self.layers!r}")
             require(len(set(self.layers)) == len(self.layers), f"layers: an index stands twice in {self.layers!r}")
             self.layers = list(self.layers)
+
+    def _check_loss(self):
+        names = list(self.loss) if isinstance(self.loss, dict) else [self.loss]
+        for name in names:
+            known = isinstance(name, str) and name in LOSSES
+            require(known, f"loss: expected one of {list(LOSSES)}, or several with their weights, found {name!r}")
+        require(len(names) > 0, "loss: expected at least one with its weight, found {}")
+        for name, weight in self.losses.items():
+            require(_is_number(weight) and weight > 0, f"loss: expected a weight above 0 for {name}, found {weight!r}")
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """The weight of each loss in the mask loss, by name."""
+        return self.loss if isinstance(self.loss, dict) else {self.loss: 1.0}
 
     @classmethod
     def from_dict(cls, options: dict | None) -> "AttentionSupervisionConfig":
