@@ -26,6 +26,7 @@ ROOMS = [
     "attention",
     "eval",
     "train",
+    "ablation",
     "construct",
     "viewer",
     "lmms_tasks",

@@ -1,8 +1,10 @@
 """Work on many things at a time, in threads or processes: nothing is lost when one fails, and Ctrl-C ends all at once."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -13,6 +15,7 @@ from typing import Any, TypeVar
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 SPAWN = multiprocessing.get_context("spawn")  # forking a process that runs torch's threads can deadlock
 
 
@@ -95,6 +98,12 @@ class WorkerProcesses(ProcessPoolExecutor):
             worker.join()
         if manager is not None:  # it closes a pipe into which Python writes when it ends
             manager.join()  # type: ignore[attr-defined]  # typeshed takes it for another class
+
+
+def killed_with_parent():
+    """For `preexec_fn`: asks Linux to kill this process with the thread that started it, also where that one is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a polite signal would let it save first
 
 
 def _begin_worker(initializer: Callable | None, initargs: tuple):

@@ -132,6 +132,7 @@ def test_relative_paths_are_relative_to_the_yaml(folder, monkeypatch):
         "data_root",
         "folder_fps",
         "untrusted",
+        "masks",
     ]
     assert names(mixture) == ["a2", "a3", "b0", "b1", "b2"]
     assert mixture.dataset["position"][:] == [2, 3, 0, 1, 2]
@@ -183,6 +184,19 @@ def test_the_seed_reaches_the_choice(folder):
     )
     chosen = {tuple(names(load_mixture(path, seed))) for seed in range(20)}
     assert len(chosen) > 3 and names(load_mixture(path, 3)) == names(load_mixture(path, 3))
+
+
+def test_a_share_of_the_records_keeps_its_masks_and_all_keep_their_text(demo_data):
+    whole, some = (load_mixture(demo_data.train_config, 1, mask_share=share) for share in (1.0, 0.3))
+    records = [[row_record(row) for row in mixture.dataset] for mixture in (whole, some)]
+    assert [[turn.text for turn in record.turns] for record in records[0]] == [
+        [turn.text for turn in record.turns] for record in records[1]
+    ]
+    assert all(record.instances for record in records[0])
+    assert sum(bool(record.instances) for record in records[1]) == round(0.3 * len(records[0]))
+    drawn = {tuple(load_mixture(demo_data.train_config, seed, mask_share=0.3).dataset["masks"]) for seed in range(9)}
+    assert len(drawn) > 3 and tuple(some.dataset["masks"]) in drawn
+    assert not any(load_mixture(demo_data.train_config, mask_share=0.0).dataset["masks"])
 
 
 def test_weights_repeat_what_the_strategy_takes(folder):

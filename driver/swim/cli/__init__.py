@@ -9,6 +9,7 @@ from swim.command_line import end_in_one_line
 VERBS = {
     "train": ("train", "train with attention supervision; without data, the demo"),
     "grpo": ("grpo", "train by reinforcement (GRPO) while attention stays on the object"),
+    "ablate": ("ablate", "train variants over several seeds and compare them in tables"),
     "infer": ("infer", "ask a model about a video or an image"),
     "visualize": ("visualize", "show where a model looks: pictures, an overlay video, raw maps"),
     "viewer": ("viewer", "the same, in the browser"),

@@ -83,6 +83,7 @@ class Mixture:
     data_root: folder of the videos.
     folder_fps: float64 or null, frame rate of a video that is a folder of frames.
     untrusted: bool.
+    masks: bool, whether the record's annotation is used.
     """
 
     dataset: Dataset
@@ -117,11 +118,14 @@ class Mixture:
         return "\n".join(lines)
 
 
-def load_mixture(config_path: str | Path, seed: int = 0, skip_list: str | Path | None = None) -> Mixture:
+def load_mixture(
+    config_path: str | Path, seed: int = 0, skip_list: str | Path | None = None, mask_share: float = 1.0
+) -> Mixture:
     """The records that a YAML file names, in the order of its files.
 
     Relative paths in the YAML are relative to the YAML file. `json_path` may be a glob pattern; strategy and weight then
-    apply to each file. The rows depend on the files' content, the YAML, `seed` and the skip list alone.
+    apply to each file. mask_share: of each file's records, drawn by `seed`, those that keep their masks; the others are
+    text. The rows depend on the files' content, the YAML and the arguments alone.
     Raises DataError for a missing file, malformed YAML, JSON or skip list, an unknown key or strategy, and for a mixture
     without any row.
     """
@@ -141,7 +145,8 @@ def load_mixture(config_path: str | Path, seed: int = 0, skip_list: str | Path |
             kept = [position for position in repeated if position not in bad]
             if kept:
                 mapped.append(index.dataset)
-                parts.append(_rows(index, root, source).select(np.array(kept)))  # hashed faster than a list
+                rows = _rows(index, root, source, _with_masks(len(index.dataset), mask_share, seed))
+                parts.append(rows.select(np.array(kept)))  # hashed faster than a list
             resolved = ResolvedSource(
                 json_path=str(path),
                 data_root=root,
@@ -228,7 +233,7 @@ def repeat(positions: list[int], weight: float, seed: int = 0) -> list[int]:
 def row_record(row: dict) -> Record:
     """The record of one row of a mixture, checked. Raises DataError naming file, record and field."""
     raw = json.loads(row["record"])
-    if row["annotation"]:
+    if row["annotation"] and row.get("masks", True):
         raw["annotation"] = json.loads(row["annotation"])
     return parse_record(raw, f"{row['file']}, record {row['position']}", root_of_row(row), row["folder_fps"])
 
@@ -238,8 +243,15 @@ def root_of_row(row: dict) -> DataRoot:
     return DataRoot(Path(row["data_root"]), row.get("untrusted", False))
 
 
-def _rows(index: Index, data_root: str, source: _Source) -> Dataset:
-    """All rows of a file; what they have in common stands beside the mapped columns."""
+def _with_masks(count: int, share: float, seed: int) -> np.ndarray:
+    """bool[count]: which records of a file keep their masks."""
+    kept = np.zeros(count, dtype=bool)
+    kept[select(count, f"random:{round(share * count)}", seed)] = True
+    return kept
+
+
+def _rows(index: Index, data_root: str, source: _Source, masks: np.ndarray) -> Dataset:
+    """All rows of a file; what they have in common stands beside the mapped columns. masks: see `_with_masks`."""
     count = len(index.dataset)
     same = {
         "file": (str(index.path), pa.string()),
@@ -248,7 +260,9 @@ def _rows(index: Index, data_root: str, source: _Source) -> Dataset:
         "untrusted": (source.untrusted, pa.bool_()),
     }
     table = pa.table({name: _constant(value, count, kind) for name, (value, kind) in same.items()})
-    fingerprint = hashlib.sha256(repr((index.sha256, same)).encode()).hexdigest()[:16]  # else made from all rows
+    table = table.append_column("masks", pa.array(masks))
+    identity = repr((index.sha256, same)).encode() + masks.tobytes()
+    fingerprint = hashlib.sha256(identity).hexdigest()[:16]  # else made from all rows
     return concatenate_datasets([index.dataset, Dataset(InMemoryTable(table), fingerprint=fingerprint)], axis=1)
 
 

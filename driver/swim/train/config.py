@@ -110,6 +110,12 @@ class TrainConfig(BaseModel):
     skip_list: str | None = Field(
         None, description="file of records to leave out: a skipped.jsonl, or the list that swim check wrote"
     )
+    mask_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of each file's records, drawn by seed, whose masks are used; the others are learnt as text",
+    )
     lengths: str | None = Field(
         None,
         description="lengths.json that swim check wrote: the samples of each step are sorted by it, so that processes wait "

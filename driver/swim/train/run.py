@@ -78,7 +78,7 @@ def train(config: TrainConfig) -> dict:
 def _run(config: TrainConfig, arguments: TrainingArguments, folder: RunFolder) -> dict:
     """The run itself, in a folder that is its own."""
     state = PartialState()
-    mixture = load_mixture(config.mixture, arguments.seed, config.skip_list)
+    mixture = load_mixture(config.mixture, arguments.seed, config.skip_list, config.mask_share)
     changed = folder.differences(config, mixture)
     resume = _checkpoint(config, arguments, state)
     if config.cpu_threads is not None:

@@ -74,6 +74,11 @@ class RunFolder:
         write_atomically(self.path / FINISHED_FILE, json.dumps(summary, indent=1) + "\n")
 
 
+def what_decides_rows(mixture: Mixture) -> list[dict]:
+    """For each file of a mixture its content and how much of it is taken."""
+    return [{key: source[key] for key in _DECIDE_ROWS} for source in mixture.to_dict()["sources"]]
+
+
 def read_state(folder: str | Path) -> TrainerState:
     """What Trainer left in the folder of a run or a checkpoint."""
     return TrainerState.load_from_json(str(Path(folder) / TRAINER_STATE_NAME))

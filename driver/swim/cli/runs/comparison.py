@@ -1,9 +1,7 @@
 """What training changed: the same model before it, after it, and trained on the text alone, on held-out records."""
 
-import ctypes
 import gc
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,8 +18,10 @@ from swim.attention.figure import show_maps
 from swim.cli.runs.demo_defaults import is_demo_data
 from swim.cli.runs.held_out import HeldOut, Scores, evaluate, phrase_of, read_annotated, read_held_out
 from swim.cli.runs.yardsticks import yardsticks
+from swim.concurrently import killed_with_parent
 from swim.demo.inputs import make_demo_inputs
 from swim.lock import alone_in
+from swim.markdown import head, row
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.report import plot_curves
 from swim.train.run import train
@@ -29,7 +29,6 @@ from swim.train.run_folder import RunFolder, read_state
 
 TOLD_RECORDS = 8  # with the models' answers, in comparison.md
 PICTURED_AS = {"before": "before training", "after": "supervised"}
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 console = Console(soft_wrap=True)
 
@@ -120,19 +119,13 @@ def _beside(config: TrainConfig, folder: Path) -> Iterator[subprocess.Popen]:
     path.write_text(yaml.safe_dump(config.to_flat(), sort_keys=False))
     with (folder / "text_only.log").open("w") as log:
         command = [sys.executable, "-m", "swim", "train", "--config", str(path)]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=killed_with_parent)
         try:
             yield process
         finally:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-
-
-def _end_with_parent():
-    """Asks Linux to end this process with its parent, also when that is killed: two controls must never train into one folder."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a polite signal would let it save first
 
 
 def summarise(scores: dict[str, Scores], summary: dict) -> dict[str, float]:
@@ -174,33 +167,22 @@ def _rows(numbers: dict) -> Iterator[tuple[str, ...]]:
 def as_markdown(numbers: dict, held_out: HeldOut, scores: dict[str, Scores], folder: Path) -> str:
     """comparison.md: the table, the pictures and the first records with what the models answer."""
     lines = [f"# {folder.name}: {len(held_out.asked)} held-out records", ""]
-    lines += ["| | before | text only | supervised |", "|---|---|---|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(numbers)]
+    lines += head(["", "before", "text only", "supervised"])
+    lines += [row(texts) for texts in _rows(numbers)]
     lines += ["", "![where the models look](attention.png)", "", "![the same, playing](overlay.webp)", ""]
-    lines += [
-        "![losses](loss.png)",
-        "",
-        "| question | answer | before | text only | supervised |",
-        "|---|---|---|---|---|",
-    ]
+    lines += ["![losses](loss.png)", "", *head(["question", "answer", "before", "text only", "supervised"])]
     for number, sample in enumerate(held_out.asked[:TOLD_RECORDS]):
         question = [turn.text for turn in sample.record.turns if turn.role == "user"][-1]
         texts = [question, held_out.answers[number], *(score.answers[number] for score in scores.values())]
-        lines.append(row_of_texts(texts))
+        lines.append(row(texts))
     return "\n".join(lines) + "\n"
-
-
-def row_of_texts(texts: list[str]) -> str:
-    """A row of a Markdown table, whatever the texts hold."""
-    cells = (" ".join(text.replace("|", "\\|").replace("<", "&lt;").split()) for text in texts)
-    return f"| {' | '.join(cells)} |"
 
 
 def _print_table(numbers: dict, folder: Path):
     table = Table(title="held-out records")
     for column in ("", "before", "text only", "supervised"):
         table.add_column(column)
-    for row in _rows(numbers):
-        table.add_row(*row)
+    for texts in _rows(numbers):
+        table.add_row(*texts)
     console.print(table)
     console.print(f"pictures, numbers and answers: {folder}/comparison.md, summary.json")

@@ -9,10 +9,11 @@ from rich.table import Table
 
 from swim.attention.animation import animate_maps
 from swim.attention.figure import show_maps
-from swim.cli.runs.comparison import TOLD_RECORDS, control_config, held_out_of, row_of_texts
+from swim.cli.runs.comparison import TOLD_RECORDS, control_config, held_out_of
 from swim.cli.runs.demo_defaults import DEMO_CONFIG, with_demo_inputs
 from swim.cli.runs.held_out import HeldOut, Scores, evaluate, phrase_of
 from swim.cli.runs.train import in_one_line, split_config
+from swim.markdown import head, row
 from swim.train.config import TrainConfig, load_config
 from swim.train.grpo_config import GRPOTrainConfig
 from swim.train.report import plot_curves
@@ -74,8 +75,8 @@ def _report(config: GRPOTrainConfig, held_out: HeldOut):
     (folder / "summary.json").write_text(json.dumps(numbers, indent=1) + "\n")
     (folder / "comparison.md").write_text(_as_markdown(folder.name, numbers, held_out, scores))
     table = Table("", *scores, title="held-out records")
-    for row in _rows(numbers):
-        table.add_row(*row)
+    for texts in _rows(numbers):
+        table.add_row(*texts)
     console.print(table)
     console.print(f"pictures, numbers and answers: {folder}/comparison.md, summary.json")
 
@@ -97,10 +98,10 @@ def _rows(numbers: dict) -> list[tuple[str, ...]]:
 
 
 def _as_markdown(title: str, numbers: dict, held_out: HeldOut, scores: dict[str, Scores]) -> str:
-    lines = [f"# {title}: {len(held_out.asked)} held-out records", "", "| | start | after GRPO |", "|---|---|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(numbers)]
+    lines = [f"# {title}: {len(held_out.asked)} held-out records", "", *head(["", "start", "after GRPO"])]
+    lines += [row(texts) for texts in _rows(numbers)]
     lines += ["", "![where the models look](attention.png)", "", "![the same, playing](overlay.webp)", ""]
-    lines += ["![reward, mask loss, pointing, KL](loss.png)", "", "| answer | start | after GRPO |", "|---|---|---|"]
+    lines += ["![reward, mask loss, pointing, KL](loss.png)", "", *head(["answer", "start", "after GRPO"])]
     for number, answer in enumerate(held_out.answers[:TOLD_RECORDS]):
-        lines.append(row_of_texts([answer, *(score.answers[number] for score in scores.values())]))
+        lines.append(row([answer, *(score.answers[number] for score in scores.values())]))
     return "\n".join(lines) + "\n"

@@ -1,0 +1,238 @@
+"""Runs the trainings of an ablation that have not run yet, measures them, and writes the tables."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import transformers
+from rich.console import Console
+from tqdm import tqdm
+
+from swim.ablation.plan import Ablation, Variant, digest, identity, read_ablation
+from swim.ablation.table import Row, Scores, as_markdown, plot
+from swim.cli.runs.demo_defaults import with_demo_inputs
+from swim.cli.runs.measuring import Measuring
+from swim.cli.runs.train import in_one_line
+from swim.concurrently import killed_with_parent, run_concurrently
+from swim.files import write_atomically
+from swim.lock import FolderInUse, alone_in
+from swim.model_name import weights_digest
+from swim.train.config import ConfigError, TrainConfig
+from swim.train.run import train
+
+STILL_RUNNING = 3  # exit status: the rest is under way elsewhere
+IN_USE = 75  # of the process of one training: another has claimed it
+SCORES_FILE = "scores.json"
+
+Words = tuple[tuple[str, str], ...]
+
+console = Console(soft_wrap=True)
+
+
+@dataclass
+class Cell:
+    """One training, or the model before it, and what is asked of it.
+
+    config: with model and data; of a start only its model counts.
+    measuring: what is measured.
+    words: those that a variant exchanges, for each variant that needs this training.
+    """
+
+    name: str
+    config: TrainConfig
+    seed: int
+    trains: bool
+    folder: Path
+    measuring: Measuring
+    words: list[Words] = field(default_factory=list)
+    needed_by: list[str] = field(default_factory=list)
+
+    @property
+    def model(self) -> str:
+        return str(self.folder / "run") if self.trains else self.config.model
+
+    def scores(self) -> dict[Words, Scores]:
+        """What was measured, as it would be now, of the weights that are there now."""
+        path = self.folder / SCORES_FILE
+        if not path.exists():
+            return {}
+        kept = json.loads(path.read_text())
+        if (kept["weights"], kept["yardsticks"]) != (weights_digest(self.model), self.measuring.identity):
+            return {}
+        return {tuple((old, new) for old, new in entry["words"]): entry["scores"] for entry in kept["measured"]}
+
+    def is_complete(self) -> bool:
+        return set(self.words) <= set(self.scores())
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.only:
+        return in_one_line(lambda: _run_cell(options))
+    status = 0
+
+    def work():
+        nonlocal status
+        status = _run_all(options)
+
+    return in_one_line(work) or status
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    ablation = read_ablation(options.file)
+    output = _output(options)
+    cells = plan_cells(ablation, output)
+    if options.dry_run:
+        _list(cells)
+        return 0
+    output.mkdir(parents=True, exist_ok=True)
+    open_cells = [cell for cell in cells.values() if not cell.is_complete()]
+    console.print(
+        f"{len(cells)} trainings and starts for {len(ablation.variants)} variants and {len(ablation.file.seeds)} seeds, "
+        f"{len(open_cells)} of them to be run or measured; {output}/cells"
+    )
+    statuses = _run_cells(open_cells, options, output)
+    write_tables(ablation, cells, output)
+    failed = [cell for cell, status in statuses.items() if status not in (0, IN_USE)]
+    for name in failed:
+        places = ", ".join(cells[name].needed_by)
+        sys.stderr.write(f"error: {name} ({places}) failed; its output is in {output}/cells/{name}/log.txt\n")
+    elsewhere = [cell for cell, status in statuses.items() if status == IN_USE and not cells[cell].is_complete()]
+    if elsewhere:
+        console.print(
+            f"{len(elsewhere)} are run by other processes; whoever ends last writes the whole tables, or give the same "
+            "command again"
+        )
+    return 1 if failed else STILL_RUNNING if elsewhere else 0
+
+
+def plan_cells(ablation: Ablation, output: Path) -> dict[str, Cell]:
+    """Every different training and start of the file, by name, the base's first."""
+    cells: dict[str, Cell] = {}
+    for seed in ablation.file.seeds:
+        for variant in sorted(ablation.variants, key=lambda variant: not variant.is_base):
+            name, config = _named(ablation, variant, seed)
+            folder, trains = output / "cells" / name, variant.changes is not None
+            cell = cells.setdefault(name, Cell(name, config, seed, trains, folder, Measuring(ablation, config)))
+            if variant.words not in cell.words:
+                cell.words.append(variant.words)
+            cell.needed_by.append(f"{variant.axis}: {variant.name}, seed {seed}")
+    return cells
+
+
+def _named(ablation: Ablation, variant: Variant, seed: int) -> tuple[str, TrainConfig]:
+    with ablation.naming(variant):
+        config = with_demo_inputs(ablation.config(seed, variant.changes or {}))
+        name = identity(config)
+    return (name if variant.changes is not None else f"start-{name}"), config
+
+
+def _run_cells(cells: Sequence[Cell], options: argparse.Namespace, output: Path) -> dict[str, int]:
+    """The exit status of each cell's process."""
+    threads = max(1, torch.get_num_threads() // options.workers)
+
+    def run_one(cell: Cell) -> int:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "swim", "ablate", options.file, "--output", str(output), "--only", cell.name]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        with (cell.folder / "log.txt").open("a") as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, preexec_fn=killed_with_parent
+            )
+            return process.wait()
+
+    done = run_concurrently(cells, run_one, options.workers)
+    told = tqdm(done, total=len(cells), unit="training", disable=not cells)
+    return {cell.name: status for cell, status in told}
+
+
+def _run_cell(options: argparse.Namespace):
+    """Trains and measures one cell, alone in its folder. Exits with IN_USE where another process does."""
+    ablation = read_ablation(options.file)
+    cells = plan_cells(ablation, _output(options))
+    if options.only not in cells:
+        raise ConfigError(
+            f"--only: {options.file} needs no training {options.only}; --dry_run lists those that it does"
+        )
+    cell = cells[options.only]
+    try:
+        with alone_in(cell.folder):
+            if cell.trains:
+                _train(cell)
+            _measure(cell)
+    except FolderInUse as error:
+        print(error)
+        raise SystemExit(IN_USE) from None
+
+
+def _train(cell: Cell):
+    """Trains, or goes on; returns at once where it is finished."""
+    config = cell.config.model_copy(update={"output_dir": str(cell.folder / "run"), "report": False})
+    count = int(os.environ.get("NPROC", "1"))
+    if count == 1:
+        train(config)
+        return
+    path = cell.folder / "cell.yaml"
+    write_atomically(path, json.dumps(config.to_flat()))  # which is YAML too
+    launch = [sys.executable, "-m", "swim.launch", "--nproc_per_node", str(count), "--standalone"]
+    done = subprocess.run([*launch, "-m", "swim", "train", "--config", str(path)], preexec_fn=killed_with_parent)
+    if done.returncode:
+        raise ConfigError(f"the training ended with status {done.returncode}")
+
+
+def _measure(cell: Cell):
+    """Measures what is missing; the scores of each set of words are kept as they come."""
+    measuring = cell.measuring
+    found = cell.scores()
+    for words in cell.words:
+        if words in found:
+            continue
+        folder = cell.folder / "answers" / digest({"yardsticks": measuring.identity, "words": words})
+        found[words] = measuring.scores(cell.model, folder, dict(words))
+        measured = [{"words": list(words), "scores": scores} for words, scores in found.items()]
+        kept = {"weights": weights_digest(cell.model), "yardsticks": measuring.identity, "measured": measured}
+        write_atomically(cell.folder / SCORES_FILE, json.dumps(kept, indent=1) + "\n")
+
+
+def write_tables(ablation: Ablation, cells: dict[str, Cell], output: Path):
+    """Writes what is measured so far, and prints it."""
+    rows = []
+    for variant in ablation.variants:
+        by_seed = {}
+        for seed in ablation.file.seeds:
+            scores = cells[_named(ablation, variant, seed)[0]].scores().get(variant.words)
+            if scores is not None:
+                by_seed[seed] = scores
+        rows.append(Row(variant, by_seed))
+    table = as_markdown(rows, ablation.file.seeds)
+    results = [
+        {"axis": row.variant.axis, "variant": row.variant.name, "seed": seed, "scores": scores}
+        for row in rows
+        for seed, scores in row.scores.items()
+    ]
+    summary = {
+        "file": str(ablation.path),
+        "ablation": ablation.file.model_dump(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "results": results,
+    }
+    write_atomically(output / "ablation.json", json.dumps(summary, indent=1) + "\n")
+    write_atomically(output / "ablation.md", f"# {output.name}\n\n{table}")
+    plot(rows, output / "ablation.png")
+    print(table)
+
+
+def _list(cells: dict[str, Cell]):
+    for cell in cells.values():
+        state = "done" if cell.is_complete() else "to do"
+        console.print(f"{state}  {cell.name}  {'; '.join(cell.needed_by)}")
+
+
+def _output(options: argparse.Namespace) -> Path:
+    return Path(options.output or Path("output/ablations") / Path(options.file).stem)
