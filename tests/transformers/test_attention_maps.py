@@ -49,6 +49,23 @@ def test_maps_of_a_padded_batch_equal_eager_attention(side):
                 torch.testing.assert_close(maps[sample, row, :, :t, :h, :w].exp(), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_heads_kept_apart_are_eager_attentions_own_and_their_mean_is_the_map():
+    spec = SPECS[0]
+    batch = make_batch([spec])
+    positions = torch.tensor([[spec.behind, spec.behind + 5]])
+    heads, _ = log_attention_maps(make_tiny_model(), positions, [1, 2], by_head=True, **inputs_of(batch))
+    model = make_tiny_model(attn_implementation="eager")
+    with torch.no_grad():
+        attentions = model(**inputs_of(batch), output_attentions=True, use_cache=False).attentions
+    visual = torch.isin(batch["input_ids"][0], torch.tensor([VIDEO, IMAGE]))
+    for row, position in enumerate(positions[0].tolist()):
+        for place, layer in enumerate((1, 2)):
+            expected = attentions[layer][0, :, position, visual].view(-1, *spec.grid)
+            torch.testing.assert_close(heads[0, row, place].exp(), expected, rtol=1e-4, atol=1e-6)
+    maps, _ = log_attention_maps(make_tiny_model(), positions, [1, 2], **inputs_of(batch))
+    torch.testing.assert_close(heads.exp().mean(3), maps.exp(), rtol=1e-5, atol=1e-8)
+
+
 def test_a_sliding_window_hides_what_eager_hides():
     if not hasattr(make_tiny_config().text_config, "sliding_window"):
         pytest.skip("this family has none")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
@@ -31,11 +31,11 @@ def score_maps(maps: torch.Tensor, on_object: torch.Tensor) -> dict[str, torch.T
     """
     maps, on_object = torch.broadcast_tensors(maps.float(), on_object)
     cells = maps.shape[-1]
-    scores = {"pointing": _share_of_top(maps, on_object, 1)}
+    scores = {"pointing": share_of_top(maps, on_object, 1)}
     scores["inside"] = (maps * on_object).sum(-1) / maps.sum(-1)
     for percent in TOP_PERCENT:
-        scores[f"game_point_{percent}"] = _share_of_top(maps, on_object, max(1, cells * percent // 100))
-    scores["average_precision"] = _average_precision(maps, on_object)
+        scores[f"game_point_{percent}"] = share_of_top(maps, on_object, max(1, cells * percent // 100))
+    scores["average_precision"] = average_precision(maps, on_object)
     low, high = maps.amin(-1, keepdim=True), maps.amax(-1, keepdim=True)
     scaled = torch.where(high > low, (maps - low) / (high - low), 0.0)
     chosen = [scaled >= threshold for threshold in THRESHOLDS]
@@ -43,7 +43,7 @@ def score_maps(maps: torch.Tensor, on_object: torch.Tensor) -> dict[str, torch.T
     return {**scores, "iou": torch.stack(overlaps, -1)}
 
 
-def _share_of_top(maps: torch.Tensor, on_object: torch.Tensor, count: int) -> torch.Tensor:
+def share_of_top(maps: torch.Tensor, on_object: torch.Tensor, count: int) -> torch.Tensor:
     """Expected share of the `count` highest cells that lies on the object when equal cells are drawn by lot."""
     lowest = maps.topk(count).values[..., -1:]
     above, tied = maps > lowest, maps == lowest
@@ -51,7 +51,7 @@ def _share_of_top(maps: torch.Tensor, on_object: torch.Tensor, count: int) -> to
     return ((above & on_object).sum(-1) + drawn) / count
 
 
-def _average_precision(maps: torch.Tensor, on_object: torch.Tensor) -> torch.Tensor:
+def average_precision(maps: torch.Tensor, on_object: torch.Tensor) -> torch.Tensor:
     """Mean over the object's cells of the precision among all cells that are at least as high."""
     ascending, order = maps.sort(-1)
     lower = torch.searchsorted(ascending, maps.contiguous())  # cells below each cell
@@ -69,6 +69,38 @@ class Grounding(TypedDict):
     maps: NotRequired[dict[str, dict]]
 
 
+@dataclass(frozen=True)
+class Nouns:
+    """The Q tagged noun tokens of one annotated sample, beside the T steps and K cells of a step that they may look at.
+
+    positions: int64[1, Q], of the rows that stand for them. on_object: bool[Q, T, K]. counted, scored: bool[Q, T], steps
+    with a mask, and those whose mask covers a cell. answer: bool[Q]. inputs: the model's, for `log_attention_maps`.
+    """
+
+    positions: torch.Tensor
+    on_object: torch.Tensor
+    counted: torch.Tensor
+    answer: torch.Tensor
+    inputs: dict[str, Any]
+
+    @property
+    def scored(self) -> torch.Tensor:
+        return self.counted & self.on_object.any(-1)
+
+
+def nouns_of(model, collator: SwimCollator, sample: Sample) -> Nouns:
+    batch = {name: tensor.to(model.device) for name, tensor in collator([sample]).items()}
+    places = ((batch["ins_contents_labels"] != IGNORE) & (batch["attn_labels"] != IGNORE))[0].nonzero().flatten()
+    instances = batch["ins_contents_labels"][0, places]
+    return Nouns(
+        positions=(places - int(supervision_of(model.config).query == "previous"))[None],
+        on_object=cells_on_object(batch["ins_masks"][0, instances], collator.settings.mask_resolution),
+        counted=batch["mask_index"][0, instances],
+        answer=batch["labels"][0, places] != IGNORE,
+        inputs={name: value for name, value in batch.items() if name not in TARGETS},
+    )
+
+
 @torch.no_grad()
 def ground(model, collator: SwimCollator, sample: Sample, layers: Sequence[int] | None = None) -> dict[str, Grounding]:
     """Scores of one annotated sample, for nouns of the "question" and of the "answer" apart; JSON-ready.
@@ -77,21 +109,15 @@ def ground(model, collator: SwimCollator, sample: Sample, layers: Sequence[int] 
     chance, the mean share of cells on the object; maps: for each layer, and for `fused`, the means of `score_maps`.
     The answer is the record's own. layers: None for those of the checkpoint, which also says how they are fused.
     """
-    batch = {name: tensor.to(model.device) for name, tensor in collator([sample]).items()}
+    nouns = nouns_of(model, collator, sample)
     config = supervision_of(model.config)
     config.layers = list(layers) if layers is not None else config.layers
     config.eps = "auto"
-    nouns = ((batch["ins_contents_labels"] != IGNORE) & (batch["attn_labels"] != IGNORE))[0].nonzero().flatten()
-    instances = batch["ins_contents_labels"][0, nouns]
-    on_object = cells_on_object(batch["ins_masks"][0, instances], collator.settings.mask_resolution)
-    counted = batch["mask_index"][0, instances]
-    scored = counted & on_object.any(-1)
-    answer = (batch["labels"][0, nouns] != IGNORE)[:, None].expand_as(scored)
+    on_object, counted, scored = nouns.on_object, nouns.counted, nouns.scored
+    answer = nouns.answer[:, None].expand_as(scored)
     names, maps = [], torch.empty(0, *on_object.shape)
     if scored.any():
-        inputs = {name: value for name, value in batch.items() if name not in TARGETS}
-        positions = (nouns - int(config.query == "previous"))[None]
-        log_maps, cells = log_attention_maps(model, positions, config.layers, **inputs)
+        log_maps, cells = log_attention_maps(model, nouns.positions, config.layers, **nouns.inputs)
         rows = list(log_maps.flatten(3).unbind(2))
         names = [*map(str, config.layers_of(model.config.text_config.num_hidden_layers)), FUSED]
         maps = torch.stack(

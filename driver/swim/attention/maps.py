@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +39,10 @@ def extract(
         raise ValueError(f"spans: expected at least one, of at least one token each, found {empty or 'none'}")
     places = sorted({place for start, end in spans for place in range(start, end)})
     row = {place: number for number, place in enumerate(places)}
-    inputs = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in inputs.items()}
-    log_maps, _ = log_attention_maps(model, torch.tensor([places]), None if layers is None else list(layers), **inputs)
+    moved: dict[str, Any] = {
+        name: value.to(model.device) if hasattr(value, "to") else value for name, value in inputs.items()
+    }
+    log_maps, _ = log_attention_maps(model, torch.tensor([places]), None if layers is None else list(layers), **moved)
     maps = log_maps[0].exp()
     return torch.stack([maps[row[start] : row[end - 1] + 1].mean(0) for start, end in spans]).cpu()
 

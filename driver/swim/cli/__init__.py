@@ -19,6 +19,7 @@ VERBS = {
     "bench-d": ("bench_d", "VideoRefer-Bench-D: descriptions graded by a judge"),
     "general": ("general", "what training costs in plain chat and about whole clips"),
     "grounding": ("grounding", "score attention maps against masks"),
+    "layers": ("layers", "which layers and heads look at the object"),
     "compare": ("compare", "compare evaluations item by item"),
     "construct": ("construct", "build NL-Refer from VideoRefer with an OpenAI-compatible model"),
     "review": ("review", "make a page to judge NL-Refer records by eye"),

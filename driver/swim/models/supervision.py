@@ -18,18 +18,19 @@ __all__ = [
 
 
 def log_attention_maps(
-    model, positions: torch.Tensor, layers: list[int] | None = None, **inputs
+    model, positions: torch.Tensor, layers: list[int] | None = None, by_head: bool = False, **inputs
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(log_maps float32[B, Q, L, T, H, W], cells bool[B, 1, T, H, W]): where chosen tokens look, layer by layer.
 
     positions: int64[B, Q], tokens after the sample's one visual block, -1 in the padding.
     layers: L decoder layers, None for the supervised ones.
+    by_head: keep the heads apart, log_maps float32[B, Q, L, heads, T, H, W].
     inputs: of the model's forward.
 
     Raises ValueError for a position outside the text after the visual block, a layer beyond the model, and a model of
     no known family.
     """
-    return family_of(model.config).log_attention_maps(model, positions, layers, **inputs)
+    return family_of(model.config).log_attention_maps(model, positions, layers, by_head=by_head, **inputs)
 
 
 def encode_vision(

@@ -22,6 +22,7 @@ from swim.eval.grounding import COLUMNS, KINDS, compare, score_file, summarise
 from swim.eval.items import console, read_items, today
 from swim.eval.stats import interval_words
 from swim.files import write_atomically
+from swim.infer.questions import ItemFile
 from swim.model_name import check_model_name, short_names
 from swim.processes import processes
 from swim.train.config import load_config
@@ -88,16 +89,22 @@ def _parse(raw: dict, where: str, root: DataRoot) -> Record | None:
         raise
 
 
-def evaluate(options: argparse.Namespace) -> dict | None:
-    """The report; None on every process but the first. Raises ValueError, DataError."""
-    names = short_names(options.model)
-    for model in options.model:
-        check_model_name(model)
+def annotated_file(options: argparse.Namespace) -> tuple[ItemFile, int]:
+    """(the records of --data that have masks, by default the demo's, how many have none). Raises DataError."""
     path = options.data or make_demo_inputs(load_config(DEMO_CONFIG).demo).held_out_json
     whole = read_items(path, root_of(options, path), _parse, options.limit)
     file = replace(whole, items={key: record for key, record in whole.items.items() if record is not None})
     if not file.items:
         raise DataError("no record has a usable mask: nothing to score", str(path))
+    return file, len(whole.items) - len(file.items)
+
+
+def evaluate(options: argparse.Namespace) -> dict | None:
+    """The report; None on every process but the first. Raises ValueError, DataError."""
+    names = short_names(options.model)
+    for model in options.model:
+        check_model_name(model)
+    file, without_masks = annotated_file(options)
     settings = replace(data_settings(options), keep_annotated_frames=options.keep_annotated_frames)
     output = Path(options.output)
     folders = {name: output / name for name in names}
@@ -112,7 +119,7 @@ def evaluate(options: argparse.Namespace) -> dict | None:
         "benchmark": "grounding",
         "date": today(),
         "data": {"file": file.path.name, "sha256": file.sha256, "records": len(file.items)},
-        "records_without_annotation": len(whole.items) - len(file.items),
+        "records_without_annotation": without_masks,
         "keep_annotated_frames": options.keep_annotated_frames,
         "reading": asdict(settings),
         "models": {

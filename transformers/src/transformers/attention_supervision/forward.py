@@ -173,6 +173,7 @@ def log_attention_maps(
     positions: torch.Tensor,
     layers: list[int] | None = None,
     *,
+    by_head: bool = False,
     input_ids,
     attention_mask=None,
     pixel_values=None,
@@ -186,6 +187,7 @@ def log_attention_maps(
     adapter: that of the model's family.
     positions: int64[B, Q], tokens after the sample's one visual block, -1 in the padding.
     layers: L decoder layers, None for the supervised ones.
+    by_head: keep the heads apart, log_maps float32[B, Q, L, heads, T, H, W].
     The rest are arguments of the stock forward.
 
     exp(log_maps) is the mean over heads of the model's own attention, the share of the token's whole attention that a
@@ -199,7 +201,7 @@ def log_attention_maps(
         config.layers = list(layers)
     visual = adapter.find_visual_tokens(model.config, input_ids, image_grid_thw, video_grid_thw)
     plan = plan_maps(config.layers_of(model.config.text_config.num_hidden_layers), positions, visual, attention_mask)
-    plan.rows.rows_at_once = ROWS_AT_ONCE
+    plan.rows.rows_at_once, plan.rows.by_head = ROWS_AT_ONCE, by_head
     encoded, _ = adapter.encode_vision(model, pixel_values, pixel_values_videos, plan.image_grids, plan.video_grids)
     model.model(
         input_ids=input_ids,
@@ -213,7 +215,7 @@ def log_attention_maps(
         **kwargs,
     )
     maps = torch.stack(plan.rows.rows, dim=2)
-    return maps.view(*maps.shape[:3], *plan.cells.shape[2:]), plan.cells
+    return maps.view(*maps.shape[:-1], *plan.cells.shape[2:]), plan.cells
 
 
 def _options_of(model) -> AttentionSupervisionConfig:

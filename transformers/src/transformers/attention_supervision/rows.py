@@ -38,6 +38,7 @@ class RowPlan:
     columns: int64[B, T*H*W], the position of each cell's visual token, any position in the padding.
     blocked: bool[B, Q, S], columns outside the row's softmax.
     rows_at_once: None is all of them; fewer need less memory, in a loop.
+    by_head: keep the heads apart.
     """
 
     layers: tuple[int, ...]
@@ -45,6 +46,7 @@ class RowPlan:
     columns: torch.Tensor
     blocked: torch.Tensor
     rows_at_once: int | None = None
+    by_head: bool = False
 
     def __post_init__(self):
         self.rows = []
@@ -58,11 +60,13 @@ class RowPlan:
         if window is not None:
             distance = self.positions[..., None] - torch.arange(key.shape[2], device=key.device)
             blocked = blocked | (distance >= window)
-        if self.rows_at_once is None:
-            return (log_attention_rows(query, key, attention.scaling, self.positions, self.columns, blocked),)
-        parts = zip(self.positions.split(self.rows_at_once, dim=1), blocked.split(self.rows_at_once, dim=1))
-        rows = [log_attention_rows(query, key, attention.scaling, rows, self.columns, hide) for rows, hide in parts]
-        return (torch.cat(rows, dim=1),)
+        size = self.rows_at_once or self.positions.shape[1]
+        parts = zip(self.positions.split(size, dim=1), blocked.split(size, dim=1))
+        rows = [
+            log_attention_rows(query, key, attention.scaling, positions, self.columns, hidden, self.by_head)
+            for positions, hidden in parts
+        ]
+        return (rows[0] if len(rows) == 1 else torch.cat(rows, dim=1),)
 
     def collect(self, hidden_states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Keeps the rows that a supervised layer returned beside its hidden states; returns the latter."""
@@ -77,8 +81,11 @@ def log_attention_rows(
     positions: torch.Tensor,
     columns: torch.Tensor,
     blocked: torch.Tensor,
+    by_head: bool = False,
 ) -> torch.Tensor:
     """float32[B, Q, C]: log of the mean over heads of softmax(q k^T * scaling), rows `positions`, columns `columns`.
+
+    by_head: float32[B, Q, heads, C] instead, the log of each head's own.
 
     query: [B, heads, S, D], rotary embedding applied, as the attention module has it.
     key: [B, key-value heads, S, D], likewise.
@@ -95,7 +102,8 @@ def log_attention_rows(
         scores = query.reshape(batch, kv_heads, -1, size) @ key.float().transpose(2, 3)
         scores = scores.view(batch, heads, rows, key.shape[2]) + blocked[:, None] * LOG_ZERO
         columns = columns[:, None, None, :].expand(-1, heads, rows, -1)
-        return scores.log_softmax(3).gather(3, columns).logsumexp(1) - math.log(heads)
+        log_rows = scores.log_softmax(3).gather(3, columns)
+        return log_rows.transpose(1, 2) if by_head else log_rows.logsumexp(1) - math.log(heads)
 
 
 def outside_autocast(function):
