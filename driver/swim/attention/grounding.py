@@ -73,11 +73,12 @@ class Grounding(TypedDict):
 class Nouns:
     """The Q tagged noun tokens of one annotated sample, beside the T steps and K cells of a step that they may look at.
 
-    positions: int64[1, Q], of the rows that stand for them. on_object: bool[Q, T, K]. counted, scored: bool[Q, T], steps
+    positions: int64[1, Q], of the rows that stand for them. instances: int64[Q], what each names. on_object: bool[Q, T, K]. counted, scored: bool[Q, T], steps
     with a mask, and those whose mask covers a cell. answer: bool[Q]. inputs: the model's, for `log_attention_maps`.
     """
 
     positions: torch.Tensor
+    instances: torch.Tensor
     on_object: torch.Tensor
     counted: torch.Tensor
     answer: torch.Tensor
@@ -94,6 +95,7 @@ def nouns_of(model, collator: SwimCollator, sample: Sample) -> Nouns:
     instances = batch["ins_contents_labels"][0, places]
     return Nouns(
         positions=(places - int(supervision_of(model.config).query == "previous"))[None],
+        instances=instances,
         on_object=cells_on_object(batch["ins_masks"][0, instances], collator.settings.mask_resolution),
         counted=batch["mask_index"][0, instances],
         answer=batch["labels"][0, places] != IGNORE,

@@ -19,6 +19,7 @@ VERBS = {
     "bench-d": ("bench_d", "VideoRefer-Bench-D: descriptions graded by a judge"),
     "general": ("general", "what training costs in plain chat and about whole clips"),
     "grounding": ("grounding", "score attention maps against masks"),
+    "segmentation": ("segmentation", "score attention as masks: J, F and boxes"),
     "layers": ("layers", "which layers and heads look at the object"),
     "compare": ("compare", "compare evaluations item by item"),
     "construct": ("construct", "build NL-Refer from VideoRefer with an OpenAI-compatible model"),
@@ -45,5 +46,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def usage() -> str:
-    lines = [f"  {verb:<11} {what}" for verb, (_, what) in VERBS.items()]
+    lines = [f"  {verb:<12} {what}" for verb, (_, what) in VERBS.items()]
     return "\n".join(["usage: swim VERB [arguments]; swim VERB --help says more", "", *lines])
