@@ -21,6 +21,7 @@ VERBS = {
     "grounding": ("grounding", "score attention maps against masks"),
     "segmentation": ("segmentation", "score attention as masks: J, F and boxes"),
     "layers": ("layers", "which layers and heads look at the object"),
+    "words": ("words", "which words look at the object: nouns, attributes, relations"),
     "compare": ("compare", "compare evaluations item by item"),
     "construct": ("construct", "build NL-Refer from VideoRefer with an OpenAI-compatible model"),
     "review": ("review", "make a page to judge NL-Refer records by eye"),
