@@ -97,7 +97,11 @@ def test_the_command_reports_and_resumes(tiny_model_dir, clips, tmp_path, capsys
     command += ["--min_pixels", "784", "--size", "2"]
     assert main(command) == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert len(report["sets"][BEST]["layers"]) == 2 and report["errors"] == {} and report["records"] == 4
+    assert (
+        len(report["sets"][BEST]["layers"]) == 2
+        and [each["errors"] for each in report["models"].values()] == [{}]
+        and report["records"] == 4
+    )
     assert "best together" in capsys.readouterr().out and (tmp_path / "layers.png").stat().st_size > 5_000
     parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     assert main(command) == 0

@@ -1,6 +1,7 @@
 """Options that several verbs share."""
 
 import argparse
+from pathlib import Path
 
 from swim.model_name import DEMO_MODEL
 from swim.video import READERS
@@ -28,6 +29,32 @@ def add_data_options(parser: argparse.ArgumentParser):
     parser.add_argument("--system_prompt", help=f"system prompt of the conversation {trained}")
     parser.add_argument("--video_reader", choices=READERS, help=f"library that reads video files {trained}")
     parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
+
+
+def add_study_options(parser: argparse.ArgumentParser, output: str, several: bool = True, limit: int | None = None):
+    """What a study of attention asks for: --model, one or `several`, annotated records, and how they are read.
+
+    By default the demo's text-only control and its model, on its held-out records; of one model the control.
+    """
+    control = str(Path(DEMO_MODEL) / "text_only")
+    if several:
+        what = "one or more; differences are against the first"
+        parser.add_argument("--model", nargs="+", default=[control, DEMO_MODEL], help=what)
+    else:
+        parser.add_argument("--model", default=control, help="checkpoint, LoRA folder or hub name")
+    parser.add_argument("--data", help="annotated JSON file (default: the demo's held-out records)")
+    add_root_options(parser)
+    parser.add_argument("--output", default=output, help="folder of the report")
+    parser.add_argument("--limit", type=int, default=limit, help="the first N records only")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
+    add_data_options(parser)
+
+
+def add_keep_option(parser: argparse.ArgumentParser):
+    """--keep_annotated_frames, of a study whose records' masks may choose the frames."""
+    parser.add_argument(
+        "--keep_annotated_frames", action="store_true", help="tell the frame sampler which frames are annotated"
+    )
 
 
 def add_answer_options(

@@ -8,27 +8,15 @@ other, or taken from the report of another file (--threshold_from). With several
 report.json, and for each model a folder with its maps; an interrupted run resumes when the same command is rerun.
 """
 
-from pathlib import Path
-
-from swim.cli.options import add_data_options, add_root_options
+from swim.cli.options import add_keep_option, add_study_options
 from swim.command_line import command_parser
-from swim.model_name import DEMO_MODEL
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "swim segmentation")
-    demo = [str(Path(DEMO_MODEL) / "text_only"), DEMO_MODEL]
-    parser.add_argument("--model", nargs="+", default=demo, help="one or more; differences are against the first")
-    parser.add_argument("--data", help="annotated JSON file (default: the demo's held-out records)")
-    add_root_options(parser)
-    parser.add_argument("--output", default="output/segmentation", help="folder of the report")
+    add_study_options(parser, "output/segmentation")
+    add_keep_option(parser)
     parser.add_argument("--threshold_from", metavar="REPORT", help="report.json of another file, with the same models")
-    parser.add_argument("--limit", type=int, help="the first N records only")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead")
-    parser.add_argument(
-        "--keep_annotated_frames", action="store_true", help="tell the frame sampler which frames are annotated"
-    )
-    add_data_options(parser)
     options = parser.parse_args(arguments)
     from swim.cli.runs.segmentation import run
 

@@ -1,19 +1,14 @@
 """Grounding of models on an annotated file: scores with intervals, and differences of two models."""
 
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from swim.attention.grounding import FIXED_THRESHOLD, FUSED, SCORES, THRESHOLDS, ground
 from swim.data.settings import DataSettings
+from swim.eval.records import score_records
 from swim.eval.stats import WeightedMeans, bootstrap_means, rounded_interval
-from swim.infer.answers import AnswerStore, Question
-from swim.infer.local import work_locally
 from swim.infer.questions import ItemFile
-from swim.model_name import weights_digest
-from swim.processes import processes
 
 KINDS = ("question", "answer", "all")
 COLUMNS = (*SCORES, "miou_fixed", "miou_best")
@@ -27,23 +22,11 @@ def score_file(
     Raises ValueError when `folder` holds another evaluation.
     """
     facts = {"file": file.path.name, "sha256": file.sha256, "records": len(file.items)}
-    asked = {
-        "model": model,
-        "weights": weights_digest(model),
-        "data": facts,
-        "layers": layers,
-        "reading": asdict(settings),
-    }
-    state = processes()
-    store = AnswerStore[dict](folder, asked, state.process_index)
-    questions = [Question(key, record) for key, record in file.items.items()]
 
-    def work(model, collator, samples) -> Iterator[dict]:
-        return (ground(model, collator, sample, layers) for sample in samples)
+    def score(model, collator, sample, place) -> dict:
+        return dict(ground(model, collator, sample, layers))
 
-    work_locally(questions, model, settings, store, work, workers=workers)
-    state.wait_for_everyone()
-    return (store.finish(questions), store.write_errors(questions)) if state.is_main_process else None
+    return score_records(model, file, settings, folder, workers, score, data=facts, layers=layers)
 
 
 def summarise(scores: dict[str, dict]) -> dict[str, dict]:

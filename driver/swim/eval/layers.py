@@ -1,7 +1,7 @@
 """Which layers look at the object? Scores of every layer and head, and the set of layers that points best together."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,12 +14,10 @@ import torch
 
 from swim.attention.grounding import average_precision, nouns_of, share_of_top
 from swim.data.settings import DataSettings
+from swim.eval.records import score_records
 from swim.eval.stats import bootstrap_means, rounded, rounded_interval
 from swim.files import write_atomically
-from swim.infer.answers import AnswerStore, Question
-from swim.infer.local import work_locally
 from swim.infer.questions import ItemFile
-from swim.model_name import weights_digest
 from swim.models.supervision import log_attention_maps
 
 SCORES = ("pointing", "average_precision")
@@ -66,27 +64,17 @@ def layers_of(model, collator, sample) -> tuple[dict, Pairs | None]:
 
 def score_layers(
     model: str, file: ItemFile, settings: DataSettings, folder: Path, workers: int
-) -> tuple[dict[str, dict], dict[str, str]]:
-    """({id: scores of `layers_of`}, {id: reason of failure}); the pairs of each record go to rows/ in `folder`.
+) -> tuple[dict[str, dict], dict[str, str]] | None:
+    """See `score_records`: the scores of `layers_of`. The pairs of each record go to rows/ in `folder`."""
+    (folder / ROWS).mkdir(parents=True, exist_ok=True)
 
-    Raises ValueError when `folder` holds another evaluation.
-    """
-    asked = {"model": model, "weights": weights_digest(model), "data": file.facts, "reading": asdict(settings)}
-    store = AnswerStore[dict](folder, asked)
-    questions = [Question(key, record) for key, record in file.items.items()]
-    (folder / ROWS).mkdir(exist_ok=True)
-    numbers = {question.id: number for number, question in enumerate(questions)}
-    where = {id(question.record): question.id for question in questions}
+    def score(model, collator, sample, place) -> dict:
+        found, pairs = layers_of(model, collator, sample)
+        if pairs is not None:
+            torch.save(asdict(pairs), folder / ROWS / f"{place}.pt")
+        return found
 
-    def work(model, collator, samples) -> Iterator[dict]:
-        for sample in samples:
-            found, pairs = layers_of(model, collator, sample)
-            if pairs is not None:
-                torch.save(asdict(pairs), folder / ROWS / f"{numbers[where[id(sample.record)]]}.pt")
-            yield found
-
-    work_locally(questions, model, settings, store, work, workers=workers)
-    return store.finish(questions), store.write_errors(questions)
+    return score_records(model, file, settings, folder, workers, score)
 
 
 def read_pairs(folder: Path, numbers: Sequence[int]) -> list[Pairs]:

@@ -1,6 +1,5 @@
 """Referring segmentation by attention: scores of models on an annotated file, at a threshold that was learnt elsewhere."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,9 @@ from swim.attention.segmentation import (
     upsampled,
 )
 from swim.data.settings import DataSettings
+from swim.eval.records import score_records
 from swim.eval.stats import bootstrap_means, rounded, rounded_interval
-from swim.infer.answers import AnswerStore, Question
-from swim.infer.local import work_locally
 from swim.infer.questions import ItemFile
-from swim.model_name import weights_digest
 
 MAPS = "maps"  # a folder
 SCORES = ("J&F", "J", "F", "box_iou", "box_at_0.5", "whole_frame_J")
@@ -36,26 +33,20 @@ Values = dict[str, Any]
 
 def score_maps(
     model: str, file: ItemFile, settings: DataSettings, folder: Path, workers: int
-) -> tuple[dict[str, Values], dict[str, str]]:
-    """({id: J of each object by threshold}, {id: reason of failure}); the maps go to maps/ in `folder`.
+) -> tuple[dict[str, Values], dict[str, str]] | None:
+    """See `score_records`: J of each object by threshold. The maps go to maps/ in `folder`.
 
-    The former: {"objects": [instance], "iou": [object][threshold], means over the object's frames, "left_out": frames in which
-    an object is annotated as covering nothing}. Raises ValueError when `folder` holds another evaluation.
+    A score: {"objects": [instance], "iou": [object][threshold], means over the object's frames, "left_out": frames in which an
+    object is annotated as covering nothing}.
     """
-    asked = {"model": model, "weights": weights_digest(model), "data": file.facts, "reading": asdict(settings)}
-    store = AnswerStore[dict](folder, asked)
-    questions = [Question(key, record) for key, record in file.items.items()]
-    numbers = {id(question.record): number for number, question in enumerate(questions)}
-    (folder / MAPS).mkdir(exist_ok=True)
+    (folder / MAPS).mkdir(parents=True, exist_ok=True)
 
-    def work(model, collator, samples) -> Iterator[dict]:
-        for sample in samples:
-            found = segment(model, collator, sample)
-            torch.save(asdict(found), folder / MAPS / f"{numbers[id(sample.record)]}.pt")
-            yield _by_threshold(found, sample.record.instances)
+    def score(model, collator, sample, place) -> Values:
+        found = segment(model, collator, sample)
+        torch.save(asdict(found), folder / MAPS / f"{place}.pt")
+        return _by_threshold(found, sample.record.instances)
 
-    work_locally(questions, model, settings, store, work, workers=workers)
-    return store.finish(questions), store.write_errors(questions)
+    return score_records(model, file, settings, folder, workers, score)
 
 
 def choose_threshold(scores: dict[str, Values]) -> float:

@@ -1,7 +1,6 @@
 """Which words look at the object? Scores of the words of referring phrases, by class and layer."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,7 @@ from swim.attention.maps import Word, extract, fuse, read_words
 from swim.attention.wording import CLASSES, classed_words
 from swim.data.collator import SwimCollator
 from swim.data.sample import Sample
-from swim.data.settings import DataSettings
 from swim.eval.stats import bootstrap_means, rounded, rounded_interval
-from swim.infer.answers import AnswerStore, Question
-from swim.infer.local import work_locally
-from swim.infer.questions import ItemFile
-from swim.model_name import weights_digest
 
 SCORES = ("pointing", "inside", "entropy")
 
@@ -30,11 +24,11 @@ Values = dict[str, Any]
 
 
 @torch.no_grad()
-def score_words(model, collator: SwimCollator, sample: Sample) -> Values:
+def score_words(model, collator: SwimCollator, sample: Sample, place: int = 0) -> Values:
     """{class: {"pairs", "words", and pointing, inside and entropy of each layer and of the fused map, means over pairs}}.
 
     A pair is a word of the last question's referring phrase and a step in which its object covers a cell. entropy: of the step's
-    attention over its cells, 1 where it is even and 0 where it is on one cell.
+    attention over its cells, 1 where it is even and 0 where it is on one cell. For `score_records`.
     """
     places = _classed(sample)
     if not places or sample.masks is None:
@@ -64,21 +58,6 @@ def score_words(model, collator: SwimCollator, sample: Sample) -> Values:
         kind: {"pairs": values.shape[1], "words": words[kind], **dict(zip(SCORES, values.mean(1).tolist()))}
         for kind, values in joined.items()
     }
-
-
-def score_file(
-    model: str, file: ItemFile, settings: DataSettings, folder: Path, workers: int
-) -> tuple[dict[str, Values], dict[str, str]]:
-    """({id: scores of `score_words`}, {id: reason of failure}). Raises ValueError when `folder` holds another evaluation."""
-    asked = {"model": model, "weights": weights_digest(model), "data": file.facts, "reading": asdict(settings)}
-    store = AnswerStore[dict](folder, asked)
-    questions = [Question(key, record) for key, record in file.items.items()]
-
-    def work(model, collator, samples) -> Iterator[dict]:
-        return (score_words(model, collator, sample) for sample in samples)
-
-    work_locally(questions, model, settings, store, work, workers=workers)
-    return store.finish(questions), store.write_errors(questions)
 
 
 def summarise(scores: dict[str, Values]) -> dict[str, Values]:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,22 +9,13 @@ from pathlib import Path
 from rich.table import Table
 
 from swim.attention.grounding import FUSED
-from swim.cli.runs.demo_defaults import DEMO_CONFIG
 from swim.cli.runs.reading import data_settings
-from swim.cli.runs.roots import root_of
-from swim.data.bench import parse_annotated
-from swim.data.records import Record
-from swim.data.root import DataRoot
-from swim.demo.inputs import make_demo_inputs
-from swim.errors import DataError, Reason
+from swim.cli.runs.studies import annotated_file, named_models, run_study
 from swim.eval.grounding import COLUMNS, KINDS, compare, score_file, summarise
-from swim.eval.items import console, read_items, today
+from swim.eval.items import console, today
 from swim.eval.stats import interval_words
 from swim.files import write_atomically
-from swim.infer.questions import ItemFile
-from swim.model_name import check_model_name, short_names
 from swim.processes import processes
-from swim.train.config import load_config
 
 
 def print_report(report: dict, output: Path):
@@ -49,14 +39,10 @@ def print_report(report: dict, output: Path):
         layers = entry["scores"]["all"].get("maps", {})
         pointing = ", ".join(f"{layer} {scores['pointing']['value']:.3f}" for layer, scores in layers.items())
         console.print(f"{name}: pointing by layer: {pointing}")
-        missed, failed = entry["scores"]["all"]["records_without_pairs"], len(entry["errors"])
+        missed = entry["scores"]["all"]["records_without_pairs"]
         if missed:
             console.print(
                 f"{name}: {missed} record(s) show no annotated frame or object; --keep_annotated_frames shows more"
-            )
-        if failed:
-            console.print(
-                f"{name}: {failed} record(s) could not be read, see {entry['folder']}/errors.jsonl", style="red"
             )
     if report["records_without_annotation"]:
         console.print(f"{report['records_without_annotation']} record(s) have no mask and were left out")
@@ -79,42 +65,19 @@ def _lines(report: dict, kind: str, column: str) -> Iterator[tuple[str, str, str
             yield f"{other['second']} - {other['first']}", f"{found['difference']:+.3f}", interval
 
 
-def _parse(raw: dict, where: str, root: DataRoot) -> Record | None:
-    """The record, None for one without masks."""
-    try:
-        return parse_annotated(raw, where, root)
-    except DataError as error:
-        if error.reason == Reason.NO_MASK:
-            return None
-        raise
-
-
-def annotated_file(options: argparse.Namespace) -> tuple[ItemFile, int]:
-    """(the records of --data that have masks, by default the demo's, how many have none). Raises DataError."""
-    path = options.data or make_demo_inputs(load_config(DEMO_CONFIG).demo).held_out_json
-    whole = read_items(path, root_of(options, path), _parse, options.limit)
-    file = replace(whole, items={key: record for key, record in whole.items.items() if record is not None})
-    if not file.items:
-        raise DataError("no record has a usable mask: nothing to score", str(path))
-    return file, len(whole.items) - len(file.items)
-
-
 def evaluate(options: argparse.Namespace) -> dict | None:
     """The report; None on every process but the first. Raises ValueError, DataError."""
-    names = short_names(options.model)
-    for model in options.model:
-        check_model_name(model)
+    models = named_models(options)
     file, without_masks = annotated_file(options)
     settings = replace(data_settings(options), keep_annotated_frames=options.keep_annotated_frames)
     output = Path(options.output)
-    folders = {name: output / name for name in names}
     found = {
-        name: score_file(model, file, settings, options.layers, folders[name], options.workers)
-        for name, model in zip(names, options.model)
+        name: score_file(model, file, settings, options.layers, output / name, options.workers)
+        for name, model in models.items()
     }
     if not processes().is_main_process:
         return None
-    first = names[0]
+    first, *others = models
     report = {
         "benchmark": "grounding",
         "date": today(),
@@ -125,14 +88,14 @@ def evaluate(options: argparse.Namespace) -> dict | None:
         "models": {
             name: {
                 "model": model,
-                "folder": str(folders[name]),
+                "folder": str(output / name),
                 "scores": summarise(found[name][0]),
                 "errors": found[name][1],
             }
-            for name, model in zip(names, options.model)
+            for name, model in models.items()
         },
         "differences": [
-            {"first": first, "second": name, "fused": compare(found[first][0], found[name][0])} for name in names[1:]
+            {"first": first, "second": name, "fused": compare(found[first][0], found[name][0])} for name in others
         ],
     }
     write_atomically(output / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -140,12 +103,4 @@ def evaluate(options: argparse.Namespace) -> dict | None:
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        report = evaluate(options)
-    except (DataError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if report is None:
-        return 0
-    print_report(report, Path(options.output))
-    return int(any(entry["errors"] for entry in report["models"].values()))
+    return run_study(options, evaluate, print_report)

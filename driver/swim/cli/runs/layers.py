@@ -1,19 +1,17 @@
 """Which layers of a model look at the object that is named?"""
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
-from swim.cli.runs.grounding import annotated_file
 from swim.cli.runs.reading import data_settings
-from swim.errors import DataError
+from swim.cli.runs.studies import annotated_file, run_study
 from swim.eval.items import console, today
 from swim.eval.layers import read_pairs, score_layers, study, write_study
 from swim.eval.stats import interval_words
-from swim.model_name import check_model_name
+from swim.model_name import check_model_name, short_names
 from swim.models.load import load_config
 from swim.models.supervision import supervision_of
 
@@ -21,17 +19,11 @@ TOLD_HEADS = 5
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        report = evaluate(options)
-    except (DataError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print_report(report, Path(options.output))
-    return int(bool(report["errors"]))
+    return run_study(options, evaluate, print_report)
 
 
-def evaluate(options: argparse.Namespace) -> dict:
-    """The report. Raises ValueError, DataError."""
+def evaluate(options: argparse.Namespace) -> dict | None:
+    """The report; None on every process but the first. Raises ValueError, DataError."""
     check_model_name(options.model)
     config = load_config(options.model)
     supervised = supervision_of(config).layers_of(config.text_config.num_hidden_layers)
@@ -39,20 +31,23 @@ def evaluate(options: argparse.Namespace) -> dict:
     if size < 1:
         raise ValueError(f"--size: expected at least one layer, found {size}")
     file, without_masks = annotated_file(options)
-    settings = replace(data_settings(options), keep_annotated_frames=False)
     output = Path(options.output)
-    scores, errors = score_layers(options.model, file, settings, output, options.workers)
+    settings = replace(data_settings(options), keep_annotated_frames=False)
+    found = score_layers(options.model, file, settings, output, options.workers)
+    if found is None:
+        return None
+    scores, errors = found
     places = {key: number for number, key in enumerate(file.items)}
-    keys = [key for key, found in scores.items() if found["pairs"]]
+    keys = [key for key, each in scores.items() if each["pairs"]]
     pairs = dict(zip(keys, read_pairs(output, [places[key] for key in keys])))
+    fusion = options.fusion or supervision_of(config).fusion or "mean"
     report = {
         "study": "layers",
         "date": today(),
-        "model": options.model,
         "data": file.facts,
         "records_without_annotation": without_masks,
-        "errors": errors,
-        **study(scores, pairs, size, options.fusion or supervision_of(config).fusion or "mean", supervised),
+        "models": {short_names([options.model])[0]: {"model": options.model, "folder": str(output), "errors": errors}},
+        **study(scores, pairs, size, fusion, supervised),
     }
     write_study(output, report)
     return report
@@ -81,6 +76,4 @@ def print_report(report: dict, output: Path):
         )
         table.add_row(name, ", ".join(map(str, each["layers"])), *cells)
     console.print(table)
-    if report["errors"]:
-        console.print(f"{len(report['errors'])} record(s) could not be read, see {output}/errors.jsonl", style="red")
     console.print(f"Written: {output}/report.json, layers.png")

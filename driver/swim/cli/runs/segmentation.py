@@ -2,52 +2,47 @@
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
-from swim.cli.runs.grounding import annotated_file
 from swim.cli.runs.reading import data_settings
-from swim.errors import DataError
+from swim.cli.runs.studies import annotated_file, named_models, run_study
 from swim.eval.items import console, today
 from swim.eval.segmentation import SCORES, choose_threshold, compare, score_maps, score_masks, summarise
 from swim.eval.stats import interval_words
 from swim.files import decode_text, read_file, write_atomically
-from swim.model_name import check_model_name, short_names
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        report = evaluate(options)
-    except (DataError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print_report(report, Path(options.output))
-    return int(any(entry["errors"] for entry in report["models"].values()))
+    return run_study(options, evaluate, print_report)
 
 
-def evaluate(options: argparse.Namespace) -> dict:
-    """The report. Raises ValueError, DataError."""
-    names = short_names(options.model)
-    for model in options.model:
-        check_model_name(model)
-    thresholds = _thresholds(options.threshold_from, names)
+def evaluate(options: argparse.Namespace) -> dict | None:
+    """The report; None on every process but the first. Raises ValueError, DataError."""
+    named = named_models(options)
+    thresholds = _thresholds(options.threshold_from, list(named))
     file, without_masks = annotated_file(options)
     settings = replace(data_settings(options), keep_annotated_frames=options.keep_annotated_frames)
-    output = Path(options.output)
-    models, masks = {}, {}
-    for name, model in zip(names, options.model):
-        scores, errors = score_maps(model, file, settings, output / name, options.workers)
+    output, models, masks = Path(options.output), {}, {}
+    for name, model in named.items():
+        found = score_maps(model, file, settings, output / name, options.workers)
+        if found is None:
+            continue
+        scores, errors = found
         masks[name] = score_masks(scores, file, output / name, thresholds.get(name))
         models[name] = {
             "model": model,
+            "folder": str(output / name),
             **summarise(masks[name]),
             "best_threshold": choose_threshold(scores),
-            "left_out": sum(found["left_out"] for found in scores.values()),
+            "left_out": sum(each["left_out"] for each in scores.values()),
             "errors": errors,
         }
+    if not models:
+        return None
+    first, *others = models
     report = {
         "benchmark": "segmentation",
         "date": today(),
@@ -56,9 +51,7 @@ def evaluate(options: argparse.Namespace) -> dict:
         "keep_annotated_frames": options.keep_annotated_frames,
         "threshold_from": options.threshold_from,
         "models": models,
-        "differences": [
-            {"first": names[0], "second": name, **compare(masks[names[0]], masks[name])} for name in names[1:]
-        ],
+        "differences": [{"first": first, "second": name, **compare(masks[first], masks[name])} for name in others],
     }
     write_atomically(output / "report.json", json.dumps(report, indent=1) + "\n")
     return report
@@ -92,11 +85,5 @@ def print_report(report: dict, output: Path):
         if found is not None:
             edges = interval_words(found["interval_95"], "+.3f")
             console.print(f"{other['second']} - {other['first']}: J&F {found['value']:+.3f} ({edges})")
-    for name, entry in report["models"].items():
-        if entry["errors"]:
-            console.print(
-                f"{name}: {len(entry['errors'])} record(s) could not be read, see {output}/{name}/errors.jsonl",
-                style="red",
-            )
     objects = next(iter(report["models"].values()))["objects"]
     console.print(f"{objects:,} objects. Written: {output}/report.json")
