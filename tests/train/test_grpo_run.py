@@ -46,7 +46,7 @@ def test_the_command_leaves_what_training_leaves(configure_grpo, tmp_path, demo_
     (tmp_path / "grpo.yaml").write_text(json.dumps(keys | {"report": False}, default=str))
     assert main(["grpo", "--config", str(tmp_path / "grpo.yaml")]) == 0
     shown = capsys.readouterr().out
-    assert "2 completions of each prompt, reward = 1 * answer" in shown and "loss = GRPO + 1.0 * mask_loss" in shown
+    assert "2 completions of each prompt, reward = 1 * answer" in shown and "loss = GRPO + 30.0 * mask_loss" in shown
     folder = Path(config.output_dir)
     names = {path.name for path in folder.iterdir()}
     assert {"model.safetensors", "README.md", "report.md", "reading_settings.json", "completions"} <= names
