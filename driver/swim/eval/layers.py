@@ -136,17 +136,16 @@ def write_study(folder: Path, report: dict):
     write_atomically(folder / "report.json", json.dumps(report, indent=1) + "\n")
     heads, layers = np.array(report["heads"]["pointing"]), report["layers"]["pointing"]
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(3 + 0.22 * heads.shape[1], 1.5 + 0.18 * len(heads)), width_ratios=(3, 1), sharey=True
+        1, 2, figsize=(5 + 0.22 * heads.shape[1], 1.8 + 0.18 * len(heads)), width_ratios=(3, 1), sharey=True
     )
     image = left.imshow(heads, aspect="auto", cmap="viridis", vmin=0, vmax=1)
     left.set(xlabel="head", ylabel="layer", title="pointing")
     figure.colorbar(image, ax=left)
     right.plot(layers, range(len(layers)), "o-", markersize=3)
-    right.axvline(report["chance"], color="0.6", linestyle=":", label="chance")
+    right.axvline(report["chance"], color="0.6", linestyle=":")
     for layer in report["sets"][BEST]["layers"]:
         right.plot(layers[layer], layer, "o", markersize=8, markerfacecolor="none", color="tab:red")
-    right.set(xlabel="mean of heads", xlim=(0, 1))
-    right.legend(fontsize=7)
+    right.set(xlabel="mean of heads\n(dotted: chance; rings: best together)", xlim=(0, 1.04))
     figure.tight_layout()
     figure.savefig(folder / "layers.png", dpi=130)
     plt.close(figure)

@@ -108,7 +108,7 @@ def plot(models: dict[str, dict[str, Values]], path: Path):
                 panel.plot(values, "o-", markersize=3, label=kind, color=f"C{number}")
                 edges = [each["interval_95"] or (each["value"],) * 2 for each in layers]
                 panel.fill_between(range(len(values)), *zip(*edges), alpha=0.15, color=f"C{number}")
-            panel.set(title=f"{model}: {score}", xlabel="layer", ylim=(0, 1))
+            panel.set(title=f"{model}: {score}", xlabel="layer", ylim=(0, 1.03))
             panel.title.set_fontsize(8)
     panels[0][0].legend(fontsize=7)
     figure.tight_layout()
