@@ -41,7 +41,7 @@ def classed_words(text: str, tag: Span) -> list[ClassedWord]:
     related.
     """
     words = [match.span() for match in _WORD.finditer(text)]
-    kinds = [kind for _, _, kind in _tagger().tag_sent([text[slice(*word)] for word in words])]
+    kinds = [kind for _, _, kind in tagger().tag_sent([text[slice(*word)] for word in words])]
     tagged = [n for n, (start, end) in enumerate(words) if start < tag.end and tag.start < end]
     if not tagged:
         return []
@@ -90,5 +90,6 @@ def _broken(text: str, word: tuple[int, int], following: tuple[int, int]) -> boo
 
 
 @cache
-def _tagger() -> HanoverTagger:
+def tagger() -> HanoverTagger:
+    """Of English, its tags those of the BNC (C5)."""
     return HanoverTagger("morphmodel_en.pgz")

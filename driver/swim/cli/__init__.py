@@ -22,6 +22,7 @@ VERBS = {
     "segmentation": ("segmentation", "score attention as masks: J, F and boxes"),
     "layers": ("layers", "which layers and heads look at the object"),
     "words": ("words", "which words look at the object: nouns, attributes, relations"),
+    "evidence": ("evidence", "whether attention tells what a video supports"),
     "compare": ("compare", "compare evaluations item by item"),
     "construct": ("construct", "build NL-Refer from VideoRefer with an OpenAI-compatible model"),
     "review": ("review", "make a page to judge NL-Refer records by eye"),

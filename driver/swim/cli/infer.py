@@ -22,6 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--image", help="image, or the URL of one whose name does not say so")
     parser.add_argument("--prompt", help="the question; <ins> tags are optional")
     parser.add_argument("--folder_fps", type=float, help="rate of a folder of frames (default: 24)")
+    parser.add_argument(
+        "--evidence",
+        metavar="FILE",
+        help="evidence.json of swim evidence: says of each tagged noun and each noun of the answer (English) whether the model "
+        "looked at something while it said it",
+    )
     parser.add_argument("--batch", help=".jsonl file of questions")
     add_root_options(parser, "the videos of --batch are")
     parser.add_argument("--output", default="output/infer", help="folder of the answers to --batch")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Choice, Track, choices_about, description, is_there
+from swim.demo.shapes import COLOURS, PATTERNS, SHAPES
 from swim.files import write_atomically
 from swim.prompts import letter_options
 
@@ -61,6 +62,41 @@ def write_benches(held_out_json: Path, talks: bool = False) -> Benches:
     for path, items in zip(files, (questions, descriptions, list(_whole_clips(records)))):
         write_atomically(path, json.dumps(items))
     return benches
+
+
+def write_evidence_items(held_out_json: Path) -> Path:
+    """Writes evidence.json beside the demo's held-out records, unless it is there already: words that a clip supports, and as
+    many that it does not; see swim.eval.evidence.
+
+    Of each clip, an object of it and one that is not there: asked about, and named in an answer; and the pattern that the
+    answer says, right and wrong.
+    """
+    path = held_out_json.with_name("evidence.json")
+    if path.exists() and path.stat().st_mtime_ns >= held_out_json.stat().st_mtime_ns:
+        return path
+    items: list[dict] = []
+    records = json.loads(held_out_json.read_text())
+    for number, record in enumerate(records):
+        rng = np.random.default_rng([number, len(records)])
+        tracks = [Track(**thing) for thing in record["all_objects"]]
+        asked, there = tracks[int(rng.integers(len(tracks)))], {track.phrase for track in tracks}
+        absent = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES if f"{colour} {shape}" not in there]
+        away = str(rng.choice(absent))
+        wrong = str(rng.choice([pattern for pattern in PATTERNS if pattern != asked.pattern]))
+        for phrase, supported in ((asked.phrase, True), (away, False)):
+            item = {
+                "video": record["video"],
+                "prompt": WHAT_PATTERN.format(f"<ins>{phrase}</ins>"),
+                "supported": supported,
+            }
+            items.append(item)
+            items.append({**item, "answer": f"The {phrase} is {asked.pattern}.", "word": phrase})
+        prompt = WHAT_PATTERN.format(f"<ins>{asked.phrase}</ins>")
+        for pattern, supported in ((asked.pattern, True), (wrong, False)):
+            said = {"prompt": prompt, "answer": f"The {asked.phrase} is {pattern}.", "word": pattern, "kind": "pattern"}
+            items.append({"video": record["video"], **said, "supported": supported})
+    write_atomically(path, json.dumps(items))
+    return path
 
 
 def _item(number: int, record: dict, choice: Choice) -> dict:

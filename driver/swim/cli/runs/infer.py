@@ -4,17 +4,21 @@ import argparse
 import json
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+from swim.attention.evidence import ASKED, SAID, Fit, features_of_words, nouns_of_answer, read_fits
+from swim.attention.maps import read_words
 from swim.cli.runs.demo_defaults import DEMO_CONFIG
 from swim.cli.runs.evaluating import answering
 from swim.cli.runs.reading import data_settings
 from swim.cli.runs.roots import root_of
 from swim.data.collator import SwimCollator
-from swim.data.records import Record, parse_record
+from swim.data.records import Record, Turn, parse_record
 from swim.data.root import DataRoot
-from swim.data.sample import USUAL_CELL_PX, SampleReader
+from swim.data.sample import USUAL_CELL_PX, Sample, SampleReader
 from swim.data.settings import DataSettings
+from swim.data.tags import strip_tags
 from swim.demo.inputs import DemoOptions, make_demo_inputs
 from swim.demo.model import KNOWS_THE_DEMO_ALONE
 from swim.errors import DataError
@@ -62,6 +66,7 @@ def answer_one(options: argparse.Namespace) -> int:
     """Streams the answer to stdout."""
     if options.backend != "local":
         raise ValueError("--backend openai answers --batch only")
+    fits = {} if options.evidence is None else read_fits(options.evidence)
     settings = data_settings(options)
     record = asked_record(options, settings)
     if not processes().is_main_process:
@@ -70,8 +75,8 @@ def answer_one(options: argparse.Namespace) -> int:
     if (options.video or options.image) and getattr(model.config, "swim_demo", False):
         print(KNOWS_THE_DEMO_ALONE, file=sys.stderr)
     collator = SwimCollator(processor, model.config, settings)
-    answer = ""
-    with closing(stream_answer(model, collator, collator.read(record), options.max_new_tokens)) as pieces:
+    answer, sample = "", collator.read(record)
+    with closing(stream_answer(model, collator, sample, options.max_new_tokens)) as pieces:
         for piece in pieces:
             print(piece, end="", flush=True)
             answer += piece
@@ -79,13 +84,36 @@ def answer_one(options: argparse.Namespace) -> int:
                 print(" ...\nstopped: the answer only repeats itself", file=sys.stderr, end="")
                 break
     print()
+    if fits:
+        tell_evidence(model, collator, sample, options.prompt, answer, fits)
     return 0
+
+
+def tell_evidence(model, collator: SwimCollator, sample: Sample, prompt: str | None, answer: str, fits: dict[str, Fit]):
+    """Prints, of each tagged noun of the question and each noun of the answer, how well the video supports it."""
+    if prompt is not None:
+        text, spans = strip_tags(prompt)
+        turns = [Turn("user", text, spans, [0] * len(spans)), sample.record.turns[-1]]
+        sample = replace(sample, record=replace(sample.record, turns=turns))
+    tokens = collator.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    reading = read_words(collator, sample, tokens, every_word=True)
+    words = {
+        ASKED: [word for word in reading.words if word.kind == "tag"] if ASKED in fits else [],
+        SAID: nouns_of_answer(reading.words) if SAID in fits else [],
+    }
+    for place, some in words.items():
+        for word, features in zip(some, features_of_words(model, reading, some)):
+            value = fits[place].probability(features)
+            flag = "" if value >= fits[place].threshold else f"  {place} without looking"
+            print(f"  {value:.2f}  {word.label}{flag}", file=sys.stderr)
+    if not any(words.values()):
+        print("  no tagged noun in the question and no noun in the answer", file=sys.stderr)
 
 
 def answer_batch(options: argparse.Namespace) -> int:
     """Answers the lines of --batch into --output."""
-    if any(value is not None for value in (options.video, options.image, options.prompt)):
-        raise ValueError("--batch holds the questions; leave out --video, --image and --prompt")
+    if any(value is not None for value in (options.video, options.image, options.prompt, options.evidence)):
+        raise ValueError("--batch holds the questions; leave out --video, --image, --prompt and --evidence")
     file = read_questions(options.batch, root_of(options, options.batch))
     questions = [Question(key, record) for key, record in file.items.items()]
     store = answer_questions(
