@@ -123,14 +123,12 @@ def test_kills_change_nothing(folder, killed_once):
 def test_a_training_that_fails_is_named_and_the_others_are_measured(folder, tmp_path):
     content = yaml.safe_load((folder / "ablation.yaml").read_text())
     content["yardsticks"] = ["held_out"]
-    content["axes"] = {
-        "skipping": {"listed": {"dataloader_num_workers": 1, "dataloader_timeout_s": 1e-3}, "nothing": {}}
-    }
+    content["axes"] = {"skipping": {"listed": {"deepspeed": "nowhere.json"}, "nothing": {}}}
     (tmp_path / "ablation.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     done = subprocess.run(command(tmp_path, "out"), capture_output=True, text=True)
     assert done.returncode == 1 and "(skipping: listed, seed 3) failed; its output is in" in done.stderr
     log = Path(done.stderr.split("its output is in ")[1].splitlines()[0])
-    assert "dataloader_timeout_s" in log.read_text()
+    assert "nowhere.json" in log.read_text()
     assert [result["variant"] for result in results(tmp_path, "out")] == ["nothing"]
     assert "Not measured on every seed yet: skipping: listed." in (tmp_path / "out/ablation.md").read_text()
 

@@ -16,17 +16,14 @@ from swim.errors import did_you_mean
 from swim.files import decode_text, read_file
 from swim.model_name import weights_digest
 from swim.models.load import load_config as load_model_config
-from swim.train.config import ConfigError, TrainConfig, load_config
+from swim.train.config import NO_RESULT, ConfigError, TrainConfig, load_config
 from swim.train.grpo_config import JudgeOptions
 from swim.train.model import resolve_supervision
 from swim.train.run_folder import what_decides_rows
 
 WORDS = "words"  # of a variant: what is asked in other words; no key of a training
-# Of a configuration: what changes nothing of the result, or stands in it under another name.
-_NO_RESULT = (
-    *("output_dir", "report", "allow_config_change", "model_name_or_path", "data_config", "skip_list"),
-    "attention_supervision",
-)
+# Keys that `identity` leaves out: they do not change the result, or their content is in it instead.
+_LEFT_OUT = NO_RESULT | {"output_dir", "model_name_or_path", "data_config", "skip_list", "attention_supervision"}
 
 Changes = dict[str, Any]
 Yardstick = Literal["held_out", "bench_q", "bench_d"]
@@ -152,7 +149,7 @@ def identity(config: TrainConfig) -> str:
     """
     flat = config.to_flat()
     defaults = config.table.defaults()
-    kept = {key: value for key, value in flat.items() if key not in _NO_RESULT}
+    kept = {key: value for key, value in flat.items() if key not in _LEFT_OUT}
     kept = {key: value for key, value in kept.items() if key not in defaults or value != defaults[key]}
     kept["weights"] = weights_digest(config.model)
     kept["rows"] = what_decides_rows(load_mixture(config.mixture, skip_list=config.skip_list))

@@ -13,7 +13,7 @@ from scipy import optimize
 from swim.attention.maps import Reading, Word, extract, fuse
 from swim.attention.wording import tagger
 from swim.errors import DataError
-from swim.files import decode_text, read_file
+from swim.files import decode_text, read_file, write_atomically
 
 FEATURES = ("mass", "sharpness", "steadiness", "peak")
 ASKED, SAID = "asked", "said"  # a tagged noun of the question, a noun of the answer
@@ -87,7 +87,7 @@ def fit(features: Sequence[Sequence[float]], supported: Sequence[bool], threshol
 def write_fits(path: Path, model: str, fits: dict[str, Fit]):
     """For `read_fits`."""
     content = {"model": model, "features": FEATURES, "fits": {place: asdict(each) for place, each in fits.items()}}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_fits(path: str | Path) -> dict[str, Fit]:

@@ -149,7 +149,7 @@ def auroc(values: np.ndarray, supported: np.ndarray) -> float:
 
 
 def best_threshold(values: np.ndarray, supported: np.ndarray) -> float:
-    """Between two values, where the mean of the shares of both sorts that are told right is highest."""
+    """The cut halfway between two values with the highest balanced accuracy."""
     ordered = np.unique(values)
     edges = (ordered[1:] + ordered[:-1]) / 2 if len(ordered) > 1 else ordered
     right = [(values[supported] >= edge).mean() + (values[~supported] < edge).mean() for edge in edges]

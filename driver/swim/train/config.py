@@ -342,13 +342,20 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+# Keys that do not change what a training results in.
+NO_RESULT = frozenset(
+    """
+    resume_from_checkpoint report save_total_limit disable_tqdm report_to allow_config_change dataloader_timeout_s ddp_timeout
+    dataloader_num_workers cache_gb
+    """.split()
+)
+
+
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Keys whose values differ, leaving out those that do not change the result. What one of them does not name has its
+    """Keys whose values differ, leaving out NO_RESULT. What one of them does not name has its
     default: an earlier release had fewer keys."""
     old, new = _filled(rename(old)), _filled(new)
-    ignored = {"resume_from_checkpoint", "report", "save_total_limit", "disable_tqdm", "report_to"}
-    ignored |= {"allow_config_change", "dataloader_timeout_s", "ddp_timeout", "dataloader_num_workers", "cache_gb"}
-    return sorted(key for key in (set(old) | set(new)) - ignored if old.get(key) != new.get(key))
+    return sorted(key for key in (set(old) | set(new)) - NO_RESULT if old.get(key) != new.get(key))
 
 
 def _filled(flat: dict[str, Any]) -> dict[str, Any]:

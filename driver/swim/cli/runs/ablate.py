@@ -41,7 +41,7 @@ class Cell:
 
     config: with model and data; of a start only its model counts.
     measuring: what is measured.
-    words: those that a variant exchanges, for each variant that needs this training.
+    variants: the rows of the tables that need it.
     """
 
     name: str
@@ -50,8 +50,17 @@ class Cell:
     trains: bool
     folder: Path
     measuring: Measuring
-    words: list[Words] = field(default_factory=list)
-    needed_by: list[str] = field(default_factory=list)
+    variants: list[Variant] = field(default_factory=list)
+
+    @property
+    def words(self) -> list[Words]:
+        """Those that its variants exchange, each once."""
+        return list(dict.fromkeys(variant.words for variant in self.variants))
+
+    @property
+    def needed_by(self) -> list[str]:
+        """Its rows, for people."""
+        return [f"{variant.axis}: {variant.name}, seed {self.seed}" for variant in self.variants]
 
     @property
     def model(self) -> str:
@@ -72,15 +81,7 @@ class Cell:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.only:
-        return in_one_line(lambda: _run_cell(options))
-    status = 0
-
-    def work():
-        nonlocal status
-        status = _run_all(options)
-
-    return in_one_line(work) or status
+    return in_one_line(lambda: _run_cell(options) if options.only else _run_all(options))
 
 
 def _run_all(options: argparse.Namespace) -> int:
@@ -116,20 +117,15 @@ def plan_cells(ablation: Ablation, output: Path) -> dict[str, Cell]:
     cells: dict[str, Cell] = {}
     for seed in ablation.file.seeds:
         for variant in sorted(ablation.variants, key=lambda variant: not variant.is_base):
-            name, config = _named(ablation, variant, seed)
-            folder, trains = output / "cells" / name, variant.changes is not None
-            cell = cells.setdefault(name, Cell(name, config, seed, trains, folder, Measuring(ablation, config)))
-            if variant.words not in cell.words:
-                cell.words.append(variant.words)
-            cell.needed_by.append(f"{variant.axis}: {variant.name}, seed {seed}")
+            with ablation.naming(variant):
+                config = with_demo_inputs(ablation.config(seed, variant.changes or {}))
+                name = identity(config)
+            trains = variant.changes is not None
+            name = name if trains else f"start-{name}"
+            if name not in cells:
+                cells[name] = Cell(name, config, seed, trains, output / "cells" / name, Measuring(ablation, config))
+            cells[name].variants.append(variant)
     return cells
-
-
-def _named(ablation: Ablation, variant: Variant, seed: int) -> tuple[str, TrainConfig]:
-    with ablation.naming(variant):
-        config = with_demo_inputs(ablation.config(seed, variant.changes or {}))
-        name = identity(config)
-    return (name if variant.changes is not None else f"start-{name}"), config
 
 
 def _run_cells(cells: Sequence[Cell], options: argparse.Namespace, output: Path) -> dict[str, int]:
@@ -171,7 +167,7 @@ def _run_cell(options: argparse.Namespace):
 
 
 def _train(cell: Cell):
-    """Trains, or goes on; returns at once where it is finished."""
+    """Trains, or resumes; returns at once if it is finished."""
     config = cell.config.model_copy(update={"output_dir": str(cell.folder / "run"), "report": False})
     count = int(os.environ.get("NPROC", "1"))
     if count == 1:
@@ -201,14 +197,11 @@ def _measure(cell: Cell):
 
 def write_tables(ablation: Ablation, cells: dict[str, Cell], output: Path):
     """Writes what is measured so far, and prints it."""
+    measured = [(cell, cell.scores()) for cell in cells.values()]
     rows = []
     for variant in ablation.variants:
-        by_seed = {}
-        for seed in ablation.file.seeds:
-            scores = cells[_named(ablation, variant, seed)[0]].scores().get(variant.words)
-            if scores is not None:
-                by_seed[seed] = scores
-        rows.append(Row(variant, by_seed))
+        found = ((cell.seed, scores.get(variant.words)) for cell, scores in measured if variant in cell.variants)
+        rows.append(Row(variant, {seed: scores for seed, scores in found if scores is not None}))
     table = as_markdown(rows, ablation.file.seeds)
     results = [
         {"axis": row.variant.axis, "variant": row.variant.name, "seed": seed, "scores": scores}

@@ -32,10 +32,10 @@ def _run(arguments: list[str]):
         train(config)
 
 
-def in_one_line(work: Callable[[], None]) -> int:
-    """The exit status of a training command, whose errors are printed on one line."""
+def in_one_line(work: Callable[[], int | None]) -> int:
+    """The exit status of a training command, that of `work` or 0; its errors are printed on one line."""
     try:
-        work()
+        return work() or 0
     except (ConfigError, DataError, FolderInUse, TooManyBadRecords, TrainingFault) as error:
         return _told(_last_line(error))
     except OSError as error:
@@ -50,7 +50,6 @@ def in_one_line(work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         sys.stdout.write("\ninterrupted; rerun the same command to resume from the last complete checkpoint\n")
         return 128 + signal.SIGINT
-    return 0
 
 
 def _told(message: str) -> int:
