@@ -40,7 +40,7 @@ def weights_digest(model: str | Path) -> str | None:
 
     SHA-256 over name, size, first and last MiB of every weight file: training changes them all.
     """
-    files = sorted(path for ending in ("*.safetensors", "*.bin") for path in Path(model).glob(ending))
+    files = sorted(path for ending in ("*.safetensors", "*model*.bin") for path in Path(model).glob(ending))
     if not files:
         return None
     digest = hashlib.sha256()

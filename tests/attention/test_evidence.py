@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from swim.attention.evidence import FEATURES, Fit, features_of, fit, nouns_of_answer, read_fits, write_fits
+from swim.attention.evidence import FEATURES, Fit, features_of, fit, judge, nouns_of_answer, read_fits, write_fits
 from swim.attention.maps import Word
 from swim.errors import DataError
 
@@ -50,16 +50,62 @@ def test_a_fit_is_calibrated_on_what_it_can_tell_apart():
         fit([[0.0] * 4, [1.0] * 4], [True, True])
 
 
+FITS = {"asked": Fit([0.0] * 4, [1.0] * 4, [1.0, 2.0, 3.0, 4.0], 0.5, 0.3)}
+
+
 def test_fits_survive_a_file_and_others_are_refused(tmp_path):
-    fits = {"asked": Fit([0.0] * 4, [1.0] * 4, [1.0, 2.0, 3.0, 4.0], 0.5, 0.3)}
-    write_fits(tmp_path / "evidence.json", "a model", fits)
-    assert read_fits(tmp_path / "evidence.json") == fits
+    write_fits(tmp_path / "evidence.json", "a/model", FITS)
+    assert read_fits(tmp_path / "evidence.json", "a/model") == FITS
     for content in ("{}", "[]", "{", json.dumps({"features": ["mass"], "fits": {}})):
         (tmp_path / "other.json").write_text(content)
         with pytest.raises(DataError, match="other.json: expected what swim evidence writes"):
-            read_fits(tmp_path / "other.json")
+            read_fits(tmp_path / "other.json", "a/model")
     with pytest.raises(DataError, match="no such file; swim evidence writes one"):
-        read_fits(tmp_path / "none.json")
+        read_fits(tmp_path / "none.json", "a/model")
+
+
+def test_a_fit_says_nothing_of_another_model(tmp_path):
+    """A model is its weights: its folder may move and its training's notes may go; training on into it makes another."""
+    path, model, other = tmp_path / "evidence.json", tmp_path / "model", tmp_path / "other"
+    for folder, weights in ((model, b"some"), (other, b"more")):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(weights)
+        (folder / "training_args.bin").write_bytes(weights)
+    write_fits(path, str(model), FITS)
+    (model / "training_args.bin").unlink()
+    model = model.rename(tmp_path / "moved")
+    assert read_fits(path, str(model)) == FITS
+    for stranger in (str(other), "a/model"):
+        with pytest.raises(
+            DataError, match=f"the fit is of .*/model, and says nothing of {stranger}; run swim evidence"
+        ):
+            read_fits(path, stranger)
+    write_fits(path, str(model), FITS)
+    (model / "model.safetensors").write_bytes(b"same")
+    with pytest.raises(DataError, match="the fit is of weights that .*moved no longer has"):
+        read_fits(path, str(model))
+    write_fits(path, "a/model", FITS)
+    with pytest.raises(DataError, match="the fit is of a/model, and says nothing of another/model"):
+        read_fits(path, "another/model")
+
+
+class Supervised:
+    attention_supervision = {"layers": [0], "fusion": "mean"}
+
+
+def test_tags_of_the_question_and_nouns_of_the_answer_are_judged():
+    """A fit of sharpness alone: the dog is looked at, the bed is not."""
+    sharp = Fit([0.0] * 4, [1.0] * 4, [0.0, 20.0, 0.0, 0.0], -10.0, 0.5)
+    kinds = {"dog": "tag", "where": "question", "A": "answer", "bed": "answer", "is": "answer"}
+    words = [Word(label, kind, n, n + 1) for n, (label, kind) in enumerate(kinds.items())]
+    maps = EVEN[None, None].repeat(7, 1, 1, 1, 1)
+    maps[0, 0] = peaked((1, 1), (1, 1), (1, 1))
+    found = judge({"asked": sharp, "said": sharp}, words, maps, Supervised)
+    assert {words[n].label: (each.place, each.looked) for n, each in found.items()} == {
+        "dog": ("asked", True),
+        "bed": ("said", False),
+    }
+    assert list(judge({"said": sharp}, words, maps, Supervised)) == [3] and judge({}, words, maps, Supervised) == {}
 
 
 def test_the_nouns_of_an_answer():

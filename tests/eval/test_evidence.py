@@ -1,6 +1,9 @@
 """Evidence against probability: AUROC by hand, halves that do not know each other, and the commands on a tiny model."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,10 +73,26 @@ def test_items_that_do_not_fit_are_named(items):
             parse_evidence(raw, "here", root)
 
 
-def test_one_sort_alone_is_an_error(items):
+def test_too_few_videos_are_an_error(items):
     item = parse_evidence(json.loads(items.read_text())[0], "here", DataRoot(items.parent))
-    with pytest.raises(ValueError, match="kind 'asked': expected words that are supported and words that are not"):
-        study({"a": item}, {"a": {"features": [0.0] * 4, "probability": -1.0}})
+    scores = {"features": [0.0] * 4, "probability": -1.0}
+
+    def found(*words: tuple[str, bool]):
+        some = {
+            str(n): replace(item, record=replace(item.record, path=Path(video)), supported=supported)
+            for n, (video, supported) in enumerate(words)
+        }
+        return study(some, dict.fromkeys(some, scores))["asked"]
+
+    with pytest.raises(ValueError, match="kind 'asked': expected .* found 1 and 0 words of 1 videos; give more items"):
+        found(("a", True))
+    with pytest.raises(ValueError, match="found 1 and 2 words of 3 videos"):
+        found(("a", True), ("b", False), ("c", False))
+    with pytest.raises(ValueError, match="found 1 and 1 words of 1 videos"):
+        found(("a", True), ("a", False))
+    assert found(("a", True), ("a", False), ("b", True), ("b", False))["words"] == 4
+    # every second video supports its word: still both sorts in both halves
+    assert found(("a", True), ("b", False), ("c", True), ("d", False))["evidence"]["auroc"] == 0.5
 
 
 def test_the_commands_report_resume_and_flag(tiny_model_dir, items, tmp_path, capsys):
@@ -101,6 +120,12 @@ def test_the_commands_report_resume_and_flag(tiny_model_dir, items, tmp_path, ca
     assert main([*ask, "--evidence", str(tmp_path / name / "evidence.json")]) == 0
     told = capsys.readouterr().err
     assert "  red dog" in told
+    other = shutil.copytree(tiny_model_dir, tmp_path / "other")
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    fitted = str(tmp_path / name / "evidence.json")
+    assert main(["infer", "--model", str(other), *ask[3:], "--evidence", fitted]) == 2
+    assert "says nothing of" in capsys.readouterr().err
     path = tmp_path / "never.json"
     content = json.loads((tmp_path / name / "evidence.json").read_text())
     content["fits"]["asked"]["threshold"] = 1.1

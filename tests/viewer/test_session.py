@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from swim.attention import extract
+from swim.attention.evidence import Fit, Judgement, write_fits
 from swim.attention.maps import fuse, read_words
 from swim.data.settings import DataSettings
 from swim.demo.clips import make_demo_data
@@ -68,6 +69,18 @@ def test_the_heat_is_that_of_extract_at_the_layer(session, seen):
         torch.testing.assert_close(torch.from_numpy(found.heat), heat, rtol=1e-4, atol=1e-7)
         assert found.scale.highest == pytest.approx(float(heat.max()), rel=1e-4)  # faint words are as bright as others
     assert session.look(seen, word, None, "relative")[0].scale.label.startswith("times the mean")
+
+
+def test_nouns_are_judged_by_the_models_own_fit(tiny_model_dir, clip, tmp_path):
+    path = tmp_path / "evidence.json"
+    write_fits(path, str(tiny_model_dir), {"asked": Fit([0.0] * 4, [1.0] * 4, [0.0] * 4, 0.0, 0.6)})
+    seen = Session(str(tiny_model_dir), SETTINGS, 5, evidence=str(path)).ask(clip, TAGGED)
+    assert {seen.reading.words[n].label: found for n, found in seen.judgements.items()} == {
+        "red circle": Judgement("asked", 0.5, False)
+    }
+    write_fits(path, "another/model", {})
+    with pytest.raises(DataError, match="the fit is of another/model"):
+        Session(str(tiny_model_dir), SETTINGS, evidence=str(path))
 
 
 def test_the_map_that_is_shown_is_named(session):

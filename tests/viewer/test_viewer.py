@@ -8,6 +8,7 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("gradio")
 
+from swim.attention.evidence import Fit, write_fits  # noqa: E402
 from swim.demo.model import build_tiny_model  # noqa: E402
 from swim.viewer.app import serve  # noqa: E402
 from swim.viewer.session import Session  # noqa: E402
@@ -36,8 +37,11 @@ def address(session) -> str:  # noqa: F811
 
 @pytest.fixture(scope="module")
 def address_of_two(tiny_model_dir, tmp_path_factory) -> str:
-    other = build_tiny_model(tmp_path_factory.mktemp("other") / "<b>base", seed=1)
-    yield from served(Session(str(tiny_model_dir), SETTINGS, 5, str(other)), "two")
+    folder = tmp_path_factory.mktemp("other")
+    other = build_tiny_model(folder / "<b>base", seed=1)
+    never = Fit([0.0] * 4, [1.0] * 4, [0.0] * 4, 0.0, 1.1)
+    write_fits(folder / "evidence.json", str(tiny_model_dir), {"asked": never})
+    yield from served(Session(str(tiny_model_dir), SETTINGS, 5, str(other), str(folder / "evidence.json")), "two")
 
 
 @pytest.fixture
@@ -82,12 +86,15 @@ def shown(page, label: str, before: str = "") -> str:
     return page.get_attribute("#overlay video", "src")
 
 
-def marked(page) -> list[str]:
-    """The words that are marked as the chosen one, by their colour."""
-    script = """() => [...document.querySelectorAll('.token.highlighted')]
-        .filter(word => getComputedStyle(word).backgroundColor.match(/\\d+/g).slice(0, 3).join() === '245,158,11')
+CHOSEN, DOUBTED = "245,158,11", "252,165,165"
+
+
+def marked(page, colour: str = CHOSEN) -> list[str]:
+    """The words that are marked in a colour."""
+    script = """colour => [...document.querySelectorAll('.token.highlighted')]
+        .filter(word => getComputedStyle(word).backgroundColor.match(/\\d+/g).slice(0, 3).join() === colour)
         .map(word => word.innerText)"""
-    return page.evaluate(script)
+    return page.evaluate(script, colour)
 
 
 def still_of(page) -> bytes:
@@ -153,9 +160,13 @@ def test_two_models_stand_side_by_side_on_any_screen(browser, address_of_two, cl
     lines = page.inner_text("#what").splitlines()
     assert any(line.startswith("<b>base") for line in lines) and len(page.query_selector_all("#what .bar")) == 2
     page.wait_for_function("() => document.querySelector('#overlay video').videoWidth === 3 * 388")
+    assert "evidence 0.50, asked without looking" in page.inner_text("#what")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for place in ("#overlay", "#still", "#what", "#asked"):
         box = page.query_selector(place).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= width
     for place in ("#still", "#overlay"):
         assert page.query_selector_all(f"{place} .icon-button-wrapper button") == []  # nothing covers a picture
+    words_of(page, "asked")[1].click()
+    shown(page, "pattern")
+    assert marked(page) == ["pattern"] and marked(page, DOUBTED) == ["red circle"]

@@ -14,6 +14,7 @@ from swim.attention.maps import Reading, Word, extract, fuse
 from swim.attention.wording import tagger
 from swim.errors import DataError
 from swim.files import decode_text, read_file, write_atomically
+from swim.model_name import weights_digest
 
 FEATURES = ("mass", "sharpness", "steadiness", "peak")
 ASKED, SAID = "asked", "said"  # a tagged noun of the question, a noun of the answer
@@ -43,8 +44,6 @@ def features_of(maps: torch.Tensor, fused: torch.Tensor) -> list[float]:
 @torch.no_grad()
 def features_of_words(model, reading: Reading, words: Sequence[Word]) -> list[list[float]]:
     """`features_of` each word."""
-    if not words:
-        return []
     maps = extract(model, reading.inputs, [(word.start, word.end) for word in words])
     return [features_of(own, fused) for own, fused in zip(maps, fuse(maps, model.config))]
 
@@ -85,21 +84,64 @@ def fit(features: Sequence[Sequence[float]], supported: Sequence[bool], threshol
 
 
 def write_fits(path: Path, model: str, fits: dict[str, Fit]):
-    """For `read_fits`."""
-    content = {"model": model, "features": FEATURES, "fits": {place: asdict(each) for place, each in fits.items()}}
+    """For `read_fits`. model: whose words they were fitted on."""
+    content = {
+        "model": model,
+        "weights": weights_digest(model),
+        "features": FEATURES,
+        "fits": {place: asdict(each) for place, each in fits.items()},
+    }
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
-def read_fits(path: str | Path) -> dict[str, Fit]:
-    """By place, ASKED or SAID. Raises DataError for a file that `swim evidence` did not write."""
+def read_fits(path: str | Path, model: str) -> dict[str, Fit]:
+    """By place, ASKED or SAID. Raises DataError for a file that `swim evidence` did not write, or not of this model.
+
+    A model's folder may have moved; the same name with other weights, after another training, is another model.
+    """
     path = Path(path)
     try:
         content = json.loads(decode_text(read_file(path, "swim evidence writes one"), str(path)))
         if content["features"] != list(FEATURES):
             raise KeyError("features")
-        return {place: Fit(**values) for place, values in content["fits"].items()}
+        fits = {place: Fit(**values) for place, values in content["fits"].items()}
+        of, weights = content["model"], content["weights"]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"expected what swim evidence writes, found something else ({error!r})", str(path)) from None
+    found = weights_digest(model)
+    if found != weights or (found is None and model != of):
+        other = f"of {of}" if model != of else f"of weights that {of} no longer has"
+        raise DataError(
+            f"the fit is {other}, and says nothing of {model}; run swim evidence --model {model}", str(path)
+        )
+    return fits
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Of one word. place: ASKED or SAID. probability: that the video supports it. looked: whether that is enough."""
+
+    place: str
+    probability: float
+    looked: bool
+
+
+def judge(fits: dict[str, Fit], words: Sequence[Word], maps: torch.Tensor, model_config) -> dict[int, Judgement]:
+    """By its number in `words`: each tagged noun of a question and each noun of an answer, as far as there are fits.
+
+    maps: float32[Q, L, T, H, W], of the words in their order and perhaps of more, at the supervised layers.
+    """
+    nouns = nouns_of_answer(words)
+    places = {
+        n: ASKED if word.kind == "tag" else SAID for n, word in enumerate(words) if word.kind == "tag" or word in nouns
+    }
+    fused = fuse(maps[: len(words)], model_config)
+    found = {}
+    for number, place in places.items():
+        if place in fits:
+            probability = fits[place].probability(features_of(maps[number], fused[number]))
+            found[number] = Judgement(place, probability, probability >= fits[place].threshold)
+    return found
 
 
 def nouns_of_answer(words: Sequence[Word]) -> list[Word]:

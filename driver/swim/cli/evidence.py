@@ -11,23 +11,14 @@ Writes report.json, and for each model a folder with evidence.json, which `swim 
 resumes when the same command is rerun. Without --items: the demo's held-out clips.
 """
 
-from pathlib import Path
-
-from swim.cli.options import add_data_options, add_root_options
+from swim.cli.options import add_study_options
 from swim.command_line import command_parser
-from swim.model_name import DEMO_MODEL
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "swim evidence")
-    demo = [str(Path(DEMO_MODEL) / "text_only"), DEMO_MODEL]
-    parser.add_argument("--model", nargs="+", default=demo, help="one or more")
-    parser.add_argument("--items", help="JSON file of judged words (default: about the demo's held-out clips)")
-    add_root_options(parser, "the items' videos are")
-    parser.add_argument("--output", default="output/evidence", help="folder of the report")
-    parser.add_argument("--limit", type=int, help="the first N items only")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
-    add_data_options(parser)
+    what = ("--items", "JSON file of judged words (default: about the demo's held-out clips)")
+    add_study_options(parser, "output/evidence", file=what)
     options = parser.parse_args(arguments)
     from swim.cli.runs.evidence import run
 

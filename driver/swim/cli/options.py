@@ -31,10 +31,17 @@ def add_data_options(parser: argparse.ArgumentParser):
     parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
 
 
-def add_study_options(parser: argparse.ArgumentParser, output: str, several: bool = True, limit: int | None = None):
-    """What a study of attention asks for: --model, one or `several`, annotated records, and how they are read.
+def add_study_options(
+    parser: argparse.ArgumentParser,
+    output: str,
+    several: bool = True,
+    limit: int | None = None,
+    file: tuple[str, str] = ("--data", "annotated JSON file (default: the demo's held-out records)"),
+):
+    """What a study of attention asks for: --model, one or `several`, its file, and how the videos are read.
 
     By default the demo's text-only control and its model, on its held-out records; of one model the control.
+    file: the option that names it, and its help.
     """
     control = str(Path(DEMO_MODEL) / "text_only")
     if several:
@@ -42,7 +49,7 @@ def add_study_options(parser: argparse.ArgumentParser, output: str, several: boo
         parser.add_argument("--model", nargs="+", default=[control, DEMO_MODEL], help=what)
     else:
         parser.add_argument("--model", default=control, help="checkpoint, LoRA folder or hub name")
-    parser.add_argument("--data", help="annotated JSON file (default: the demo's held-out records)")
+    parser.add_argument(file[0], help=file[1])
     add_root_options(parser)
     parser.add_argument("--output", default=output, help="folder of the report")
     parser.add_argument("--limit", type=int, default=limit, help="the first N records only")

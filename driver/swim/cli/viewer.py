@@ -17,6 +17,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "swim viewer")
     parser.add_argument("--model", default=DEMO_MODEL, help="checkpoint, LoRA folder or hub name")
     parser.add_argument("--base", help="a second model to show beside the first")
+    parser.add_argument(
+        "--evidence",
+        metavar="FILE",
+        help="evidence.json that swim evidence wrote for --model: marks nouns that it was asked about, or said, without looking",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     parser.add_argument("--port", type=int, default=7860, help="port to listen at")
     parser.add_argument("--max_new_tokens", type=int, default=128, help="maximum tokens of an answer")

@@ -1,5 +1,6 @@
 """Whether attention tells what is supported by the video from what is not, beside the probability of the words."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,25 +101,41 @@ def score_item(model, collator: SwimCollator, sample: Sample, item: Item) -> Val
 def study(items: dict[str, Item], scores: dict[str, Values]) -> Values:
     """For each kind: AUROC of the evidence, of the probability and of each feature, with 95 % intervals over videos.
 
-    The evidence of a word comes from a fit on the other half of the videos. Raises ValueError for a kind with words of one
-    sort alone.
+    The evidence of a word comes from a fit on the other half of the videos. Raises ValueError for a kind that has not both
+    sorts of words in both halves.
     """
     kinds: Values = {}
     for kind in dict.fromkeys(item.kind for item in items.values()):
         keys = [key for key in scores if items[key].kind == kind]
-        supported = np.array([items[key].supported for key in keys])
-        if len(set(supported.tolist())) < 2:
-            raise ValueError(
-                f"kind {kind!r}: expected words that are supported and words that are not, found one sort alone"
-            )
+        supported = np.array([items[key].supported for key in keys], dtype=bool)
         groups = _groups([str(items[key].record.path) for key in keys])
+        half = halves(groups, supported)
+        sorts = {(side, sort) for side, sort in zip(half.tolist(), supported.tolist())}
+        if len(sorts) < 4:
+            raise ValueError(
+                f"kind {kind!r}: expected words that are supported and words that are not, of two videos each at least, "
+                f"found {supported.sum()} and {(~supported).sum()} words of {len(set(groups.tolist()))} videos; give more "
+                "items, or raise --limit"
+            )
         features = np.array([scores[key]["features"] for key in keys])
-        evidence = cross_fitted(features, supported, groups % 2)
+        evidence = cross_fitted(features, supported, half)
         columns = {"evidence": evidence, "probability": np.array([scores[key]["probability"] for key in keys])}
         columns |= {name: features[:, n] for n, name in enumerate(FEATURES)}
         kinds[kind] = {"words": len(keys), "supported": int(supported.sum()), **_compared(columns, supported, groups)}
         kinds[kind]["threshold"] = rounded(best_threshold(evidence, supported))
     return kinds
+
+
+def halves(groups: np.ndarray, supported: np.ndarray) -> np.ndarray:
+    """int64[N]: 0 or 1 for each word, the same within a group; groups with the same sorts of words go to each in turn."""
+    side = np.zeros(len(groups), dtype=np.int64)
+    count = Counter[tuple]()
+    for group in dict.fromkeys(groups.tolist()):
+        own = groups == group
+        sorts = (bool(supported[own].any()), bool((~supported[own]).any()))
+        side[own] = count[sorts] % 2
+        count[sorts] += 1
+    return side
 
 
 def fits_of(items: dict[str, Item], scores: dict[str, Values], kinds: Values) -> dict[str, Fit]:

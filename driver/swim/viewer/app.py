@@ -17,7 +17,7 @@ from swim.viewer.session import Heat, Seen, Session, overlay, pieces_of, still
 
 ALL_LAYERS = "all layers"
 QUESTION_KINDS, ANSWER_KINDS = ("tag", "question"), ("answer",)
-WORD, CHOSEN = "word", "chosen"
+WORD, CHOSEN, DOUBTED = "word", "chosen", "doubted"
 CSS = """
 footer { display: none !important }
 .token.highlighted { cursor: pointer; border-radius: 4px; margin: 0; padding: 0 2px }
@@ -66,7 +66,8 @@ def build(session: Session, title: str, examples: list[tuple[str, str]]) -> gr.B
             path = overlay(seen, heats, folder / f"{uuid.uuid4().hex}.mp4")
         except DataError as error:
             return None, None, "", _problem(f"{error}; choose the clip again")
-        return str(path), _still(seen, heats, step), _meaning(session, heats, _layer(layer)), _problem("")
+        meaning = _meaning(session, heats, _layer(layer)) + _evidence(seen, word)
+        return str(path), _still(seen, heats, step), meaning, _problem("")
 
     def move(seen: Seen | None, word: int | None, layer: str, normalisation: str, step: int):
         if seen is None or word is None:
@@ -152,14 +153,17 @@ def _clickable(label: str, elem_id: str) -> gr.HighlightedText:
         show_legend=False,
         show_inline_category=False,
         combine_adjacent=False,
-        color_map={WORD: "#e5e7eb", CHOSEN: "#f59e0b"},
+        color_map={WORD: "#e5e7eb", CHOSEN: "#f59e0b", DOUBTED: "#fca5a5"},
         buttons=[],
     )
 
 
 def _pieces(seen: Seen, chosen: int, kinds: tuple[str, ...]) -> Pieces:
-    """A text as it is shown: its words, and the chosen one, each under its own name."""
-    marks = {None: None, chosen: CHOSEN}
+    """A text as it is shown: its words, those without evidence, and the chosen one, each under its own name."""
+    marks: dict[int | None, str | None] = {
+        number: DOUBTED for number, found in seen.judgements.items() if not found.looked
+    }
+    marks |= {None: None, chosen: CHOSEN}
     return [(piece, marks.get(number, WORD)) for piece, number in _numbered(seen, kinds)]
 
 
@@ -197,6 +201,15 @@ def _meaning(session: Session, heats: list[Heat], layer: int | None) -> str:
         bar = f'<span class="bar" style="background: linear-gradient(to right, {stops})"></span>'
         lines.append(f'<div class="scale">{escape(look.model)}: <span>0</span>{bar}<span>{highest}</span></div>')
     return "".join(lines)
+
+
+def _evidence(seen: Seen, word: int) -> str:
+    """HTML: how well the video supports a word, where that was judged."""
+    if word not in seen.judgements:
+        return ""
+    found = seen.judgements[word]
+    flag = "" if found.looked else f", <b>{found.place} without looking</b>"
+    return f"<div>evidence {found.probability:.2f}{flag}</div>"
 
 
 def _still(seen: Seen, heats: list[Heat], step: int) -> np.ndarray:

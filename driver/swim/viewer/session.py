@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from swim.attention.evidence import Judgement, judge, read_fits
 from swim.attention.heat import behind_visual, colour_scale, heat_of
 from swim.attention.maps import Reading, Word, extract, read_words
 from swim.attention.overlay import Panel, paint_panels, write_overlay
@@ -31,12 +32,14 @@ class Seen:
 
     maps: of each model, float32[Q + B, L, T, H, W], of reading.words, then of every token after the video.
     answers: of the models after the first, in their own words.
+    judgements: of the first model, by the number of the word; see swim.attention.evidence.
     """
 
     reading: Reading
     question: str
     maps: list[torch.Tensor]
     answers: list[str]
+    judgements: dict[int, Judgement]
 
     @property
     def steps(self) -> int:
@@ -57,9 +60,19 @@ class Session:
     """One model, or two side by side, asked about clip after clip."""
 
     def __init__(
-        self, model_path: str, settings: DataSettings, max_new_tokens: int = 128, base_path: str | None = None
+        self,
+        model_path: str,
+        settings: DataSettings,
+        max_new_tokens: int = 128,
+        base_path: str | None = None,
+        evidence: str | None = None,
     ):
-        """Raises ValueError for a model that cannot be loaded, and for a base that reads words or layers differently."""
+        """evidence: what `swim evidence` fitted for the first model.
+
+        Raises ValueError for a model that cannot be loaded, and for a base that reads words or layers differently; DataError
+        for evidence of another model.
+        """
+        self.fits = {} if evidence is None else read_fits(evidence, model_path)
         paths = [model_path] if base_path is None else [model_path, base_path]
         self.names = names_of(paths)
         self.models, self.collators = [], []
@@ -108,7 +121,8 @@ class Session:
         spans = [(word.start, word.end) for word in reading.words] + behind_visual(self.models[0].config, reading)
         maps = [extract(model, reading.inputs, spans, self.layers) for model in self.models]
         decode = self.collators[0].processor.tokenizer.decode
-        return Seen(reading, text, maps, [decode(part, skip_special_tokens=True).strip() for part in tokens[1:]])
+        others = [decode(part, skip_special_tokens=True).strip() for part in tokens[1:]]
+        return Seen(reading, text, maps, others, judge(self.fits, reading.words, maps[0], self.models[0].config))
 
     def look(self, seen: Seen, word: int, layer: int | None, normalisation: str) -> list[Heat]:
         """For each model the heat of a word at a layer, None for all fused, each on a scale of its own."""

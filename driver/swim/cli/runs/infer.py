@@ -7,8 +7,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from swim.attention.evidence import ASKED, SAID, Fit, features_of_words, nouns_of_answer, read_fits
-from swim.attention.maps import read_words
+from swim.attention.evidence import Fit, judge, read_fits
+from swim.attention.maps import extract, read_words
 from swim.cli.runs.demo_defaults import DEMO_CONFIG
 from swim.cli.runs.evaluating import answering
 from swim.cli.runs.reading import data_settings
@@ -28,6 +28,7 @@ from swim.infer.generate import repeats_itself, stream_answer
 from swim.infer.load import load_for_inference
 from swim.infer.questions import read_questions, visual_record
 from swim.llm import ServiceRefuses
+from swim.model_name import check_model_name
 from swim.processes import processes
 from swim.train.config import load_config
 
@@ -66,7 +67,8 @@ def answer_one(options: argparse.Namespace) -> int:
     """Streams the answer to stdout."""
     if options.backend != "local":
         raise ValueError("--backend openai answers --batch only")
-    fits = {} if options.evidence is None else read_fits(options.evidence)
+    check_model_name(options.model)
+    fits = {} if options.evidence is None else read_fits(options.evidence, options.model)
     settings = data_settings(options)
     record = asked_record(options, settings)
     if not processes().is_main_process:
@@ -97,16 +99,12 @@ def tell_evidence(model, collator: SwimCollator, sample: Sample, prompt: str | N
         sample = replace(sample, record=replace(sample.record, turns=turns))
     tokens = collator.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
     reading = read_words(collator, sample, tokens, every_word=True)
-    words = {
-        ASKED: [word for word in reading.words if word.kind == "tag"] if ASKED in fits else [],
-        SAID: nouns_of_answer(reading.words) if SAID in fits else [],
-    }
-    for place, some in words.items():
-        for word, features in zip(some, features_of_words(model, reading, some)):
-            value = fits[place].probability(features)
-            flag = "" if value >= fits[place].threshold else f"  {place} without looking"
-            print(f"  {value:.2f}  {word.label}{flag}", file=sys.stderr)
-    if not any(words.values()):
+    places = [(word.start, word.end) for word in reading.words]
+    judged = judge(fits, reading.words, extract(model, reading.inputs, places), model.config) if places else {}
+    for number, found in judged.items():
+        flag = "" if found.looked else f"  {found.place} without looking"
+        print(f"  {found.probability:.2f}  {reading.words[number].label}{flag}", file=sys.stderr)
+    if not judged:
         print("  no tagged noun in the question and no noun in the answer", file=sys.stderr)
 
 

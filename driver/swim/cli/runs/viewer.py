@@ -10,7 +10,7 @@ from swim.cli.runs.demo_defaults import DEMO_CONFIG
 from swim.cli.runs.reading import data_settings
 from swim.demo.inputs import make_demo_inputs
 from swim.errors import DataError
-from swim.model_name import DEMO_MODEL
+from swim.model_name import DEMO_MODEL, check_model_name
 from swim.train.config import load_config
 
 EXAMPLES = 4
@@ -33,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     from swim.viewer.session import Session
 
     try:
-        session = Session(options.model, data_settings(options), options.max_new_tokens, options.base)
+        check_model_name(options.model)
+        session = Session(options.model, data_settings(options), options.max_new_tokens, options.base, options.evidence)
     except (ValueError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
