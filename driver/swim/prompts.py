@@ -8,6 +8,8 @@ SYSTEM_PROMPT = (
 )
 # Bench-Q; the options stand one per line.
 BENCH_Q_PROMPT = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
+# Captions of named objects; {visual} is "video" or "image".
+CAPTION_PROMPT = "Please describe the {subject} in the {visual} in one sentence."
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swim.attention.wording import classed_words
+from swim.attention.wording import classed_words, subject_of
 from swim.data.tags import strip_tags
 
 PHRASES = {
@@ -36,3 +36,24 @@ def test_each_tag_has_its_own_phrase():
 def test_a_tag_without_a_word_has_no_phrase():
     plain, [tag] = strip_tags("What is <ins>...</ins>?")
     assert classed_words(plain, tag) == []
+
+
+@pytest.mark.parametrize(
+    "caption, subject",
+    [
+        ("The man in the black suit walks to the door.", "man"),
+        ("The white-haired old man takes off his hat.", "white-haired old man"),
+        ("The red and white traffic light, on the left", "red and white traffic light"),
+        ("In the video, a small dog runs.", "small dog"),
+        ("Bald man", "bald man"),
+        ("Two people hug.", "two people"),
+        ("The traffic lights", "traffic lights"),
+        ("In this clip a small dog runs.", "small dog"),
+        ("Sheldon stands up.", "Sheldon"),
+        ("He gets up and walks to the bed.", None),
+        ("Running to the door", None),
+        ("...", None),
+    ],
+)
+def test_what_a_caption_begins_with(caption, subject):
+    assert subject_of(caption) == subject

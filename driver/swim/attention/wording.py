@@ -15,6 +15,8 @@ CLASSES: tuple[WordClass, ...] = ("head", "attribute", "relation", "related", "f
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 # Ends of a question that say nothing of the object.
 _AFTERWARDS = re.compile(r"\bin (?:detail|(?:the|this|that) (?:video|clip|image|picture|scene|frames?))\b", re.I)
+_AS_LIKELY = 3.0  # difference of log-likelihoods
+_OPENING = re.compile(rf"\s*{_AFTERWARDS.pattern},?", re.I)
 # Tags of the BNC's C5 set by their beginnings.
 _NOUN, _ADJECTIVE, _NUMBER, _PREPOSITION = ("NN", "NP"), ("AJ",), ("CRD", "ORD"), ("PR",)
 _PARTICIPLE, _DETERMINER, _JOINING = ("VVG", "VVN", "VDG", "VHG"), ("AT", "DT", "DPS"), ("CJC", "AV", "TO")
@@ -54,6 +56,42 @@ def classed_words(text: str, tag: Span) -> list[ClassedWord]:
     while last + 1 < len(words) and not _ends_before(text, words, kinds, last, tagged[-1]):
         last += 1
     return [ClassedWord(*words[n], _class_of(kinds[n], n, head)) for n in range(first, last + 1)]
+
+
+def subject_of(caption: str) -> str | None:
+    """What an English caption begins with: a noun and the adjectives and nouns before it. None where it begins otherwise.
+
+    Example: of "The old man in the car gets up.": old man.
+    """
+    opening = _OPENING.match(caption)
+    words = [match.span() for match in _WORD.finditer(caption, opening.end() if opening else 0)]
+    kinds = [kind for _, _, kind in tagger().tag_sent([caption[slice(*word)] for word in words])] if words else []
+    first = next((n for n, kind in enumerate(kinds) if kind.startswith(_NOUN)), None)
+    before = (*_ADJECTIVE, *_NUMBER, *_DETERMINER, *_PARTICIPLE, "CJC")
+    if first is None or not all(kind.startswith(before) for kind in kinds[:first]):
+        return None
+    last = first
+    while last + 1 < len(words) and kinds[last + 1].startswith(_NOUN):
+        if _broken(caption, words[last], words[last + 1]) or _may_be_a_verb(caption[slice(*words[last + 1])]):
+            break
+        last += 1
+    tag = Span(words[first][0], words[last][1], caption[words[first][0] : words[last][1]])
+    start = words[0][0]
+    named = [
+        word
+        for word in classed_words(caption, tag)
+        if start <= word.start < tag.end and word.kind in ("attribute", "head")
+    ]
+    begins = named[0].start
+    is_name = any(word[0] == begins and kind.startswith("NP") for word, kind in zip(words, kinds))
+    return (caption[begins] if is_name else caption[begins].lower()) + caption[begins + 1 : tag.end]
+
+
+def _may_be_a_verb(word: str) -> bool:
+    """Whether a word alone is about as likely a finite verb as a noun: "walks", but not "lights"."""
+    readings = tagger().tag_word(word.lower())
+    verbs = [likelihood for kind, likelihood in readings if kind in ("VVZ", "VVB")]
+    return bool(verbs) and max(verbs) > readings[0][1] - _AS_LIKELY
 
 
 def _class_of(kind: str, place: int, head: int) -> WordClass:

@@ -17,6 +17,7 @@ VERBS = {
     "export": ("export", "export a run as one checkpoint that everything loads"),
     "bench-q": ("bench_q", "VideoRefer-Bench-Q: multiple-choice questions"),
     "bench-d": ("bench_d", "VideoRefer-Bench-D: descriptions graded by a judge"),
+    "captions": ("captions", "captions of named objects: CIDEr, BLEU, METEOR"),
     "general": ("general", "what training costs in plain chat and about whole clips"),
     "grounding": ("grounding", "score attention maps against masks"),
     "segmentation": ("segmentation", "score attention as masks: J, F and boxes"),

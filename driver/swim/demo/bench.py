@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
+from swim.data.tags import strip_tags
 from swim.demo.facts import DESCRIBE, WHAT_PATTERN, Choice, Track, choices_about, description, is_there
 from swim.demo.shapes import COLOURS, PATTERNS, SHAPES
 from swim.files import write_atomically
@@ -22,31 +24,35 @@ WHOLE_CLIP = "whole clip"
 
 @dataclass(frozen=True)
 class Benches:
-    """general: whole clips, see swim.eval.general. held_out: the records that all were made from."""
+    """general: whole clips, see swim.eval.general. captions: in HC-STVG's layout. held_out: the records that all were made from."""
 
     bench_q: Path
     bench_d: Path
     general: Path
+    captions: Path
     held_out: Path
 
 
 def write_benches(held_out_json: Path, talks: bool = False) -> Benches:
-    """Writes bench_q.json, bench_d.json and general.json beside the demo's held-out records, unless they are there already.
+    """Writes bench_q.json, bench_d.json, general.json and captions.json beside the demo's held-out records, unless they are
+    there already.
 
-    Bench-Q has one question of each type per clip, Bench-D one description, general one question about all of it; every
-    pattern is asked for equally often, and as many objects are there as are not. Videos are relative to the folder.
+    Bench-Q has one question of each type per clip, Bench-D one description, captions what a model is taught to say of the same
+    object, general one question about all of the clip; every pattern is asked for equally often, and as many objects are there as
+    are not. Videos are relative to the folder.
     talks: for a model that can; otherwise both benches ask as the tiny model was taught: the options of a type are in one
     order everywhere, and a description is the answer to the question for the pattern.
     """
     folder = held_out_json.parent
-    benches = Benches(folder / "bench_q.json", folder / "bench_d.json", folder / "general.json", held_out_json)
-    files = (benches.bench_q, benches.bench_d, benches.general)
+    files = (folder / "bench_q.json", folder / "bench_d.json", folder / "general.json", folder / "captions.json")
+    benches = Benches(*files, held_out_json)
     made = held_out_json.stat().st_mtime_ns
     if all(path.exists() and path.stat().st_mtime_ns >= made for path in files):
         return benches
     records = json.loads(held_out_json.read_text())[:MOST_CLIPS]
     questions: list[dict] = []
     descriptions: list[dict] = []
+    captions: dict[str, dict] = {}
     times_asked = Counter[str]()
     for number, record in enumerate(records):
         rng = np.random.default_rng([number, len(records)])
@@ -59,7 +65,10 @@ def write_benches(held_out_json: Path, talks: bool = False) -> Benches:
                 choice = choice._replace(choices=list(map(str, rng.permutation(choice.choices))))
             questions.append(_item(len(questions), record, choice))
         descriptions.append(_description(number, record, asked, other, DESCRIBE if talks else WHAT_PATTERN))
-    for path, items in zip(files, (questions, descriptions, list(_whole_clips(records)))):
+        captions[record["video"]] = _tube(
+            asked, description(asked, other) if talks else f"The {asked.phrase} is {asked.pattern}."
+        )
+    for path, items in zip(files, (questions, descriptions, list(_whole_clips(records)), captions)):
         write_atomically(path, json.dumps(items))
     return benches
 
@@ -128,6 +137,15 @@ def _whole_clips(records: list[dict]) -> Iterator[dict]:
             "accept": ["Yes" if present else "No"],
             "type": WHOLE_CLIP,
         }
+
+
+def _tube(asked: Track, caption: str) -> dict:
+    """An object as HC-STVG has it: boxes (x, y, width, height) of the annotated frames, and a caption."""
+    frames = sorted(asked.annotation, key=int)
+    boxes = [coco_mask.toBbox(asked.annotation[frame]["segmentation"]).tolist() for frame in frames]
+    size = {"img_size": {"width": asked.size_px, "height": asked.size_px}}
+    said = {"English": strip_tags(caption)[0], "subject": asked.phrase}
+    return {**said, "bbox": boxes, "img_num": len(frames), **size}
 
 
 def _description(number: int, record: dict, asked: Track, other: Track, question: str) -> dict:

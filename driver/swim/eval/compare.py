@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from swim.eval.scores_captions import BENCHMARK, HEADLINE
 from swim.eval.stats import interval_words, mcnemar, paired_bootstrap, rounded, rounded_interval
 from swim.files import read_json_lines, write_atomically
 
 
 @dataclass(frozen=True)
 class Run:
-    """scores: by item id, 0 or 100 for Bench-Q, mean of the four dimensions for Bench-D. types: by item id."""
+    """scores: by item id, 0 or 100 for Bench-Q, mean of the four dimensions for Bench-D, CIDEr of captions. types: by item id."""
 
     folder: Path
     benchmark: str
@@ -25,12 +26,15 @@ def read_run(folder: Path) -> Run:
     """Raises ValueError for a folder that holds no report."""
     path = folder / "report.json"
     if not path.exists():
-        raise ValueError(f"{folder} holds no report.json; run swim bench-q or swim bench-d first")
+        raise ValueError(f"{folder} holds no report.json; run swim bench-q, bench-d or captions first")
     report = json.loads(path.read_text(encoding="utf-8"))
     if report["benchmark"] == "VideoRefer-Bench-Q":
         entries = list(read_json_lines(folder / "items.jsonl"))
         scores = {entry["id"]: 100.0 * entry["right"] for entry in entries}
         return Run(folder, report["benchmark"], report, scores, {entry["id"]: entry["type"] for entry in entries})
+    if report["benchmark"] == BENCHMARK:
+        scores = {entry["id"]: entry["scores"][HEADLINE] for entry in read_json_lines(folder / "items.jsonl")}
+        return Run(folder, report["benchmark"], report, scores, dict.fromkeys(scores, "all items"))
     entries = list(read_json_lines(folder / "scores.jsonl"))
     scores = {entry["id"]: statistics.mean(entry["scores"].values()) for entry in entries}
     return Run(folder, report["benchmark"], report, scores, dict.fromkeys(scores, "all items"))
@@ -112,7 +116,7 @@ def _difference(first: Run, second: Run, keys: list[str]) -> dict:
 
 def _differing(first: dict, second: dict) -> list[str]:
     """Settings, other than the model, that make the comparison one of more than models."""
-    names = ("backend", "prompt", "decoding", "data", "parser")
+    names = ("backend", "prompt", "decoding", "data", "parser", "tokenizer")
     differing = [name for name in names if first.get(name) != second.get(name)]
     judges = [
         {key: run.get("judge", {}).get(key) for key in ("model", "temperature", "prompt_version")}
