@@ -13,7 +13,8 @@ plain   what Qwen2.5-VL's documentation shows: qwen-vl-utils' fetch_video (decor
         out of the call: transformers 5.24 refuses what fetch_video returns
 
 Besides, what each reader of `video_reader` takes for the same 32 frames, opening included, its pixels compared with ours
-(torchcodec where it finds an FFmpeg).
+(torchcodec where it finds an FFmpeg); and what the codec alone takes for all frames that the 32 are predicted from, without
+Python between its calls, colours or opening: the floor of `decode`, which no reader that returns these pixels goes below.
 
 One process, one thread. Seconds are the process's CPU time, which other programs disturb least; medians over clips and
 repeats. The table's stages are timed one by one beside the whole; `rest` is what the whole takes beyond their sum.
@@ -96,7 +97,7 @@ def swim_stages(collator: SwimCollator, row: dict) -> dict[str, float]:
         for segmentation in record.instances[0].values():
             cover_cells(decode_mask(segmentation, HEIGHT, WIDTH), size[0] // 28, size[1] // 28)
     with watch("patches"):
-        collator.processor.video_processor([clip.frames], do_resize=False, do_sample_frames=False, return_tensors="pt")
+        collator._patching.video_processor([clip.frames], do_resize=False, do_sample_frames=False, return_tensors="pt")
     text = _expanded(collator.render(record).text, clip.frames.shape)
     with watch("tokens"):
         collator.processor.tokenizer([text], return_offsets_mapping=True)
@@ -203,6 +204,8 @@ def measure_readers(collator: SwimCollator, rows: list[dict], repeats: int) -> d
     noted = defaultdict(list)
     for repeat in range(repeats + 1):
         for record, numbers in zip(records, chosen):
+            floor = codec_alone(Path(record.path), numbers)
+            noted["codec alone"] += [floor] if repeat else []
             ours: dict[int, np.ndarray] = {}
             for name in names:
                 watch = Stopwatch()
@@ -214,6 +217,22 @@ def measure_readers(collator: SwimCollator, rows: list[dict], repeats: int) -> d
                 if differing:
                     raise ValueError(f"{name} gives other frames of {record.path}: {differing}")
     return {name: round(statistics.median(values), 4) for name, values in noted.items()}
+
+
+def codec_alone(path: Path, numbers: list[int]) -> float:
+    """Seconds of libavcodec alone for these frames and those that they are predicted from, from the first packet on."""
+    with VideoFile(path) as file:
+        times = file._timestamps
+    assert times is not None  # of an mp4
+    wanted, watch = {times[number] for number in numbers}, Stopwatch()
+    with av.open(str(path)) as container:
+        codec = container.streams.video[0].codec_context
+        codec.thread_count = 1
+        for packet in list(container.demux(video=0)):
+            codec.skip_frame = "NONREF" if packet.size and packet.pts not in wanted else "DEFAULT"
+            with watch("codec"):
+                codec.decode(packet if packet.size else None)
+    return watch.seconds["codec"]
 
 
 def works(reader: str) -> bool:
