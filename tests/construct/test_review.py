@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
 
 from swim.cli.review import main
 from swim.construct.review import sample_records
+from swim.data.mixture import load_mixture
 
 from ..video.clips import pictures, write_video
 from .records import annotation
@@ -80,7 +82,7 @@ def test_a_record_is_shown_with_frames_and_nouns_in_its_colours(review):
         ("i0", "instance 0"), ("i1", "instance 1"), ("i0", "instance 0")
     ]  # fmt: skip
     assert "Is the dog near the laptop?" in page.text and "1 of 1 records, 0 of them with a problem" in page.text
-    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert not {"link", "iframe"} & set(page.tags) and page.tags.count("script") == 1
 
 
 def test_mentions_decide_the_colour(review):
@@ -102,8 +104,41 @@ def test_whatever_a_text_holds_stays_text(review, tmp_path):
     bad["conversations"][1]["value"] = f"The <ins>dog {EVIL}</ins>." + EVIL
     bad["mentions"] = [0, 1, 0]
     page = review([bad])
-    assert "script" not in page.tags and "img" not in page.tags and page.sources == []
+    assert page.tags.count("script") == 1 and "img" not in page.tags and page.sources == []
     assert page.text.count('alert("x")') >= 7 and "no such video" in page.text
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no chromium; install the distribution's package")
+def test_what_is_rejected_in_a_browser_is_left_out_of_training(review, tmp_path, swim_cache):
+    playwright = pytest.importorskip("playwright.sync_api")
+    review([record(number) for number in range(3)])
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto((tmp_path / "review.html").as_uri())
+        first, second, third = page.query_selector_all("article button")
+        assert page.is_disabled("#save")
+        for button in (first, third, first):  # the first is taken back
+            button.click()
+        page.reload()  # what was chosen is still known
+        assert page.inner_text("#count") == "1 rejected"
+        assert [button.inner_text() for button in page.query_selector_all("article button")] == ["reject"] * 2 + [
+            "take back"
+        ]
+        page.query_selector_all("article button")[1].click()
+        with page.expect_download() as download:
+            page.click("#save")
+        download.value.save_as(tmp_path / "skip_list.jsonl")
+        browser.close()
+    entries = [json.loads(line) for line in (tmp_path / "skip_list.jsonl").read_text().splitlines()]
+    assert [(entry["file"], entry["position"]) for entry in entries] == [("refined.json", 1), ("refined.json", 2)]
+    mixture = tmp_path / "data.yaml"
+    mixture.write_text("datasets: [{json_path: refined.json, data_root: ., sampling_strategy: all}]")
+    assert [row["position"] for row in load_mixture(mixture, 0, tmp_path / "skip_list.jsonl").dataset] == [0]
 
 
 def test_bad_records_say_so(review):

@@ -234,3 +234,19 @@ def test_a_random_choice_of_records_is_the_one_that_training_reads(mixture, trai
         (entry,) = json.loads((output / "lengths.json").read_text())["files"].values()
         checked = [position for position, tokens in enumerate(entry["tokens"]) if tokens != -1]
         assert checked == load_mixture(mixture, 5).dataset["position"][:]
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_list_of_records_to_leave_out_is_honoured_and_kept(mixture, tmp_path, workers):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main([str(mixture), "--decode", "none", "--output", str(first), "--workers", "0"]) == 1
+    listed = [json.loads(line) for line in (first / "skip_list.jsonl").read_text().splitlines()]
+    rejected = {**listed[0], "position": 1, "reason": "rejected in review"}
+    (tmp_path / "known.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in [rejected, *listed[1:]]))
+    command = [str(mixture), "--decode", "none", "--skip_list", str(tmp_path / "known.jsonl"), "--workers", workers]
+    assert main([*command, "--output", str(second)]) == 1
+    report = json.loads((second / "report.json").read_text())
+    whole = json.loads((first / "report.json").read_text())
+    assert report["bad"] == 1 and report["records"] == whole["records"] - len(listed)
+    merged = [json.loads(line) for line in (second / "skip_list.jsonl").read_text().splitlines()]
+    assert merged == [rejected, *listed[1:], listed[0]]

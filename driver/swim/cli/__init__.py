@@ -28,6 +28,7 @@ VERBS = {
     "construct": ("construct", "build NL-Refer from VideoRefer with an OpenAI-compatible model"),
     "review": ("review", "make a page to judge NL-Refer records by eye"),
     "from-masks": ("from_masks", "make records from videos with masks"),
+    "from-words": ("from_words", "make records from videos and words or clicks (SAM)"),
     "llava": ("llava", "make the LLaVA-Video supplement"),
     "download": ("download", "fetch weights and data from the hub"),
     "demo": ("demo", "draw the demo's clips and records"),

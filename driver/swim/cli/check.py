@@ -34,6 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="worker processes; 0 checks in this process"
     )
+    parser.add_argument(
+        "--skip_list",
+        help="records to leave out, such as those rejected in a review; the list that is written has them too",
+    )
     parser.add_argument("--output", help="folder (default: output/check/<name of the mixture>)")
     options = parser.parse_args(arguments)
     from swim.cli.runs.check import run

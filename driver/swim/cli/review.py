@@ -4,7 +4,8 @@
     swim review FILE --video_root DIR --sample 50 --seed 1 --frames 6 --output review.html
 
 Takes training records, Bench-D and Bench-Q items. The page is one file that needs nothing else. What rejected.jsonl in the
-same folder holds is shown with its reasons.
+same folder holds is shown with its reasons. "reject" marks a record, "save" keeps all that are marked as skip_list.jsonl, which
+`swim check --skip_list` and training's --skip_list leave out; show every record with a large --sample.
 """
 
 from swim.cli.options import add_root_options

@@ -44,6 +44,7 @@ class Refusal(StrEnum):
     BAD_INPUT = "input record not usable"
     NO_PLACEHOLDER = "nothing to rewrite"
     NO_FRAMES = "frames cannot be read"
+    NOT_NAMED = "caption does not name its object"
 
 
 class Refused(Exception):

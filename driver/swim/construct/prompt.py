@@ -64,10 +64,13 @@ def schema_of(synonyms: bool) -> dict:
     if synonyms:
         nouns["synonym"] = texts["with_synonyms"] = {"type": "string"}
     lists = {"objects": nouns, "texts": texts}
-    return _strict({name: {"type": "array", "items": _strict(properties)} for name, properties in lists.items()})
+    return strict_schema(
+        {name: {"type": "array", "items": strict_schema(properties)} for name, properties in lists.items()}
+    )
 
 
-def _strict(properties: dict) -> dict:
+def strict_schema(properties: dict) -> dict:
+    """Of an object that has these and nothing else."""
     return {
         "type": "object",
         "properties": properties,
@@ -113,7 +116,7 @@ def ask_again(messages: list[dict], reply: str, refused: Refused) -> list[dict]:
 
 def parse_reply(reply: str, synonyms: bool = False) -> Rewriting:
     """The rewriting in a reply: a JSON object, alone, fenced or inside prose. Raises Refused."""
-    value = _json_object(reply)
+    value = json_object(reply, "texts")
     try:
         parsed = _Reply.model_validate(value)
     except ValidationError as error:
@@ -131,7 +134,8 @@ def parse_reply(reply: str, synonyms: bool = False) -> Rewriting:
     return Rewriting(nouns, texts, others)
 
 
-def _json_object(reply: str) -> dict:
+def json_object(reply: str, key: str) -> dict:
+    """The first JSON object in a reply that has the key. Raises Refused."""
     decoder, problem = json.JSONDecoder(), "no JSON object"
     for start in (match.start() for match in re.finditer(r"\{", reply)):
         try:
@@ -141,7 +145,7 @@ def _json_object(reply: str) -> dict:
         except ValueError as error:
             problem = f"malformed JSON, {error}"
             continue
-        if isinstance(value, dict) and "texts" in value:
+        if isinstance(value, dict) and key in value:
             return value
     raise Refused(Refusal.NOT_JSON, problem)
 

@@ -1,5 +1,6 @@
 """A page to judge NL-Refer records by eye: frames with outlined masks, each noun in its mask's colour."""
 
+import hashlib
 import html
 import random
 from collections import Counter
@@ -30,11 +31,49 @@ figcaption {{ font-size: .75rem; color: #555 }} img {{ max-width: 100%; height: 
 mark {{ padding: 0 .2em; border-radius: .2em; background: #ddd; color: #000 }} .bad {{ color: #a00 }}
 {colours}
 table {{ border-collapse: collapse }} td, th {{ padding: .1rem .8rem .1rem 0; text-align: left }}
+button {{ font: inherit; cursor: pointer }} .rejected .frames, .rejected p {{ opacity: .35 }}
+#rejections {{ position: sticky; top: 0; padding: .4rem 0; background: #fff; border-bottom: 1px solid #bbb }}
 </style></head><body>
 <h1>{title}</h1>
 <p>{summary}</p>
+<div id="rejections" data-file="{title}" data-sha256="{sha256}"><button id="save" disabled>save the rejected as a skip list</button>
+<span id="count">none is rejected</span></div>
 {body}
+<script>{script}</script>
 </body></html>
+"""
+# Rejected positions stay in the browser until the file changes. What is saved is what --skip_list and swim check take.
+_SCRIPT = """
+const place = document.getElementById("rejections"), {file, sha256} = place.dataset, key = "swim rejected " + sha256;
+let kept = [];
+try { kept = JSON.parse(localStorage.getItem(key)) || []; } catch (error) {}
+const rejected = new Set(kept);
+function show() {
+  for (const article of document.querySelectorAll("article[data-position]")) {
+    const isRejected = rejected.has(Number(article.dataset.position));
+    article.classList.toggle("rejected", isRejected);
+    article.querySelector("button").textContent = isRejected ? "take back" : "reject";
+  }
+  document.getElementById("save").disabled = rejected.size === 0;
+  document.getElementById("count").textContent = rejected.size ? rejected.size + " rejected" : "none is rejected";
+}
+document.addEventListener("click", (event) => {
+  const article = event.target.closest("article[data-position] button")?.closest("article");
+  if (!article) return;
+  const position = Number(article.dataset.position);
+  if (!rejected.delete(position)) rejected.add(position);
+  try { localStorage.setItem(key, JSON.stringify([...rejected])); } catch (error) {}
+  show();
+});
+document.getElementById("save").addEventListener("click", () => {
+  const lines = [...rejected].sort((a, b) => a - b).map(
+    (position) => JSON.stringify({sha256, file, position, reason: "rejected in review"}) + "\\n");
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob(lines, {type: "application/jsonl"}));
+  link.download = "skip_list.jsonl";
+  link.click();
+});
+show();
 """
 
 console = Console(soft_wrap=True)
@@ -46,6 +85,7 @@ class Shown:
 
     name: str
     video: str
+    position: int
     texts: list[tuple[str, str]] = field(default_factory=list)
     frames: list[OutlinedFrame] = field(default_factory=list)
     instances: int = 0
@@ -76,9 +116,10 @@ def texts_of(raw: dict) -> list[tuple[str, str]]:
     return [(roles[turn["from"]], turn["value"]) for turn in raw["conversations"]]
 
 
-def show_record(raw: dict, where: str, root: DataRoot, frames: int) -> Shown:
-    """What of a record is shown. A bad record, or one whose video cannot be read, says so."""
-    shown = Shown(str(raw.get("index", raw.get("id", where))), str(raw.get("video") or raw.get("image")))
+def show_record(raw: dict, path: Path, position: int, root: DataRoot, frames: int) -> Shown:
+    """What of a file's record is shown. A bad record, or one whose video cannot be read, says so."""
+    where = f"{path}, record {position}"
+    shown = Shown(str(raw.get("index", raw.get("id", where))), str(raw.get("video") or raw.get("image")), position)
     try:
         parsed = parser_of(kind_of(raw))(raw, where, root)
         shown.instances = len(raw.get("annotation") or [])
@@ -118,15 +159,20 @@ def _repeats(texts: list[tuple[str, str]], place: int) -> bool:
     return texts[place][0] == "answer" and ("option", texts[place][1]) in texts
 
 
-def write_page(path: Path, title: str, shown: list[Shown], total: int, rejected: list[dict], most_rejected: int):
-    """Writes the page."""
+def write_page(path: Path, file: Path, shown: list[Shown], total: int, rejected: list[dict], most_rejected: int):
+    """Writes the page about a file's records. rejected: those that construction left out."""
     bad = sum(record.problem is not None for record in shown)
     summary = f"{len(shown)} of {total:,} records, {bad} of them with a problem; {len(rejected):,} rejected."
     colours = "\n".join(
         f".i{number} {{ background: rgb{rgb}; color: {_ink(rgb)} }}" for number, rgb in enumerate(COLOURS.values())
     )
     body = "\n".join(_article(record) for record in shown) + _rejections(rejected, most_rejected)
-    page = _PAGE.format(title=html.escape(title), summary=html.escape(summary), colours=colours, body=body)
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    title = html.escape(file.name)
+    page = _PAGE.format(
+        title=title, summary=html.escape(summary), colours=colours, body=body, sha256=sha256, script=_SCRIPT
+    )
     write_atomically(path, page)
 
 
@@ -136,7 +182,8 @@ def _ink(rgb: tuple[int, int, int]) -> str:
 
 
 def _article(record: Shown) -> str:
-    lines = [f"<article><h2>{html.escape(record.name)} &middot; {html.escape(record.video)}</h2>"]
+    title = f"{html.escape(record.name)} &middot; {html.escape(record.video)}"
+    lines = [f'<article data-position="{record.position}"><h2>{title} <button>reject</button></h2>']
     if record.problem is not None:
         lines.append(f'<p class="bad">{html.escape(record.problem)}</p>')
     figures = [

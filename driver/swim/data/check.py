@@ -117,11 +117,17 @@ _under_way: UnderWay
 
 
 def _start_worker(
-    under_way: UnderWay, config_path: str, seed: int, level: str, settings: DataSettings, model: str | None
+    under_way: UnderWay,
+    config_path: str,
+    seed: int,
+    skip_list: str | None,
+    level: str,
+    settings: DataSettings,
+    model: str | None,
 ):
     global _checker, _under_way
     torch.set_num_threads(1)
-    _checker, _under_way = Checker(load_mixture(config_path, seed), level, settings, model), under_way
+    _checker, _under_way = Checker(load_mixture(config_path, seed, skip_list), level, settings, model), under_way
     under_way.join()
 
 
@@ -161,16 +167,18 @@ def check(
     output: Path,
     workers: int,
     seed: int = 0,
+    skip_list: str | None = None,
 ):
     """Checks every row and writes the reports; returns the content of report.json. Goes on from an earlier, killed run.
 
-    config_path, seed: of the mixture, which worker processes open for themselves.
+    config_path, seed, skip_list: of the mixture, which worker processes open for themselves. The list that is written begins
+    with the entries of the one that is given.
     """
     output.mkdir(parents=True, exist_ok=True)
     asked = {"mixture": mixture.to_dict(), "seed": seed, "decode": level, "settings": asdict(settings), "model": model}
     progress = Progress(output / "progress.jsonl", json.loads(json.dumps(asked)))
     open_rows = [number for number in range(len(mixture.dataset)) if number not in progress.results]
-    checked = _results(open_rows, mixture, (config_path, seed, level, settings, model), workers)
+    checked = _results(open_rows, mixture, (config_path, seed, skip_list, level, settings, model), workers)
     bar = tqdm(total=len(mixture.dataset), initial=len(progress.results), desc="checking", unit="record")
     with bar, closing(checked):
         for results in checked:
@@ -178,7 +186,8 @@ def check(
             bar.update(len(results))
     results = [progress.results[number] for number in range(len(mixture.dataset))]
     report = summarise(results) | {"decode": level, "model": model, "mixture": mixture.to_dict()}
-    _write_skip_list(output / "skip_list.jsonl", mixture, results)
+    known = [] if skip_list is None else list(read_json_lines(Path(skip_list)))
+    _write_skip_list(output / "skip_list.jsonl", mixture, results, known)
     if model is not None and level != "none":
         write_lengths(output / "lengths.json", mixture, [result.get("tokens") for result in results])
     write_atomically(output / "report.json", json.dumps(report, indent=1) + "\n")
@@ -192,7 +201,7 @@ def _results(rows: list[int], mixture: Mixture, arguments: tuple, workers: int) 
     its own: the culprit is the one that crashes it. A new pool checks the remaining rows.
     """
     if not workers:
-        checker = Checker(mixture, *arguments[2:])
+        checker = Checker(mixture, *arguments[3:])
         yield from ([checker(row)] for row in rows)
         return
     while rows:
@@ -258,8 +267,8 @@ def summarise(results: list[dict]) -> dict:
     return summary
 
 
-def _write_skip_list(path: Path, mixture: Mixture, results: list[dict]):
-    hashes, lines = mixture.hashes, []
+def _write_skip_list(path: Path, mixture: Mixture, results: list[dict], known: list[dict]):
+    hashes, lines = mixture.hashes, [json.dumps(entry) + "\n" for entry in known]
     for result in results:
         if "reason" in result and not _may_pass(result):
             row = mixture.dataset[result["row"]]

@@ -43,9 +43,9 @@ def run(options: argparse.Namespace) -> int:
             training: TrainConfig = load_config(options.train_config)
             settings, model = training.data_settings, training.model_name_or_path
             seed = training.arguments.get("seed", SFT.defaults()["seed"])
-        mixture = load_mixture(options.config, seed)
+        mixture, how = load_mixture(options.config, seed, options.skip_list), (options.decode, settings, model)
         with alone_in(output):
-            report = check(mixture, options.config, options.decode, settings, model, output, options.workers, seed)
+            report = check(mixture, options.config, *how, output, options.workers, seed, options.skip_list)
     except (DataError, ValueError, WorkersDie) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

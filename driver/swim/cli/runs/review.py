@@ -21,11 +21,11 @@ def run(options: argparse.Namespace) -> int:
         root = root_of(options, path)
         chosen, total = sample_records(path, options.sample, options.seed)
         shown = [
-            show_record(raw, f"{path}, record {position}", root, options.frames)
+            show_record(raw, path, position, root, options.frames)
             for position, raw in tqdm(chosen, desc="drawing", unit="record")
         ]
         rejected = list(read_json_lines(path.parent / REJECTED))
-        write_page(Path(options.output), path.name, shown, total, rejected, options.sample)
+        write_page(Path(options.output), path, shown, total, rejected, options.sample)
     except (DataError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
