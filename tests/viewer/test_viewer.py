@@ -1,16 +1,21 @@
 """The page in a real headless browser: upload, ask, click a word, see another overlay; mistakes are told and forgiven."""
 
+import json
 import shutil
 import socket
 
+import numpy as np
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("gradio")
 
 from swim.attention.evidence import Fit, write_fits  # noqa: E402
+from swim.data.masks import decode_mask  # noqa: E402
+from swim.data.records import parse_record  # noqa: E402
 from swim.demo.model import build_tiny_model  # noqa: E402
 from swim.viewer.app import serve  # noqa: E402
+from swim.viewer.marking import Marking  # noqa: E402
 from swim.viewer.session import Session  # noqa: E402
 
 from .test_session import SETTINGS, TAGGED, clip, session  # noqa: E402, F401
@@ -20,12 +25,12 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium; install th
 PATIENCE_MS = 60_000
 
 
-def served(session, title: str):  # noqa: F811
+def served(session, title: str, marking: Marking | None = None):  # noqa: F811
     """The address of a page while it is served."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page = serve(session, title, [], "127.0.0.1", port, block=False)
+    page = serve(session, title, [], "127.0.0.1", port, block=False, marking=marking)
     yield f"http://127.0.0.1:{port}"
     page.close()
 
@@ -170,3 +175,29 @@ def test_two_models_stand_side_by_side_on_any_screen(browser, address_of_two, cl
     words_of(page, "asked")[1].click()
     shown(page, "pattern")
     assert marked(page) == ["pattern"] and marked(page, DOUBTED) == ["red circle"]
+
+
+@pytest.mark.slow
+def test_an_object_is_marked_in_the_page(browser, session, clip, tmp_path):  # noqa: F811
+    marking = Marking(tmp_path / "records.json")
+    served_page = served(session, "mark", marking)
+    page = opened(browser, next(served_page))
+    page.set_input_files("#clip input[type=file]", clip)
+    page.click("#mark >> text=mark an object")
+    page.wait_for_selector("#mark_picture img")
+    for x, y in ((0.2, 0.2), (0.6, 0.2), (0.4, 0.7)):
+        before = page.get_attribute("#mark_picture img", "src")
+        box = page.query_selector("#mark_picture img").bounding_box()
+        page.click("#mark_picture img", position={"x": x * box["width"], "y": y * box["height"]})
+        page.wait_for_function("old => document.querySelector('#mark_picture img').src !== old", arg=before)
+    page.click("#mark_add")
+    page.wait_for_selector("#problem >> text=What is it called?")
+    page.fill("#mark_phrase textarea", "the <ins>dog</ins>")
+    page.click("#mark_add")
+    page.wait_for_selector("#mark_told >> text=added with masks in 1 frame(s)")
+    [raw] = json.loads(marking.file.read_text())
+    mask = decode_mask(parse_record(raw, "here", tmp_path).instances[0][0], 168, 168)
+    rows, columns = np.nonzero(mask)
+    for found, expected in zip((columns.min(), columns.max(), rows.min(), rows.max()), (0.2, 0.6, 0.2, 0.7)):
+        assert abs(found - expected * 168) < 3
+    next(served_page, None)

@@ -13,6 +13,8 @@ from swim.attention.heat import NORMALISATIONS
 from swim.attention.paint import colour_strip
 from swim.data.tags import strip_tags
 from swim.errors import DataError
+from swim.viewer.mark_page import add_marking
+from swim.viewer.marking import Marking
 from swim.viewer.session import Heat, Seen, Session, overlay, pieces_of, still
 
 ALL_LAYERS = "all layers"
@@ -32,8 +34,8 @@ _NOTHING = [("(nothing)", None)]
 Pieces = list[tuple[str, str | None]]
 
 
-def build(session: Session, title: str, examples: list[tuple[str, str]]) -> gr.Blocks:
-    """The page around a session. examples: (clip, question)."""
+def build(session: Session, title: str, examples: list[tuple[str, str]], marking: Marking | None = None) -> gr.Blocks:
+    """The page around a session. examples: (clip, question). marking: where marked objects go, None where none are."""
     folder = Path(tempfile.mkdtemp(prefix="swim_viewer_"))  # overlays; Gradio serves what lies in the temporary folder
 
     def ask(clip: str | None, question: str):
@@ -112,6 +114,8 @@ def build(session: Session, title: str, examples: list[tuple[str, str]]) -> gr.B
                 picture = gr.Image(
                     label="one step", show_label=False, interactive=False, buttons=[], elem_id="still", format="png"
                 )
+        if marking is not None:
+            add_marking(marking, clip, _problem, problem)
         drawn = [seen, word, layer, normalisation, slider]
         texts, outputs = [asked, answered, others], [video, picture, what, problem]
 
@@ -216,9 +220,17 @@ def _still(seen: Seen, heats: list[Heat], step: int) -> np.ndarray:
     return still(seen, heats, min(int(step), seen.steps - 1))
 
 
-def serve(session: Session, title: str, examples: list[tuple[str, str]], host: str, port: int, block: bool = True):
+def serve(
+    session: Session,
+    title: str,
+    examples: list[tuple[str, str]],
+    host: str,
+    port: int,
+    block: bool = True,
+    marking: Marking | None = None,
+):
     """Serves the page until it is stopped; with `block` false returns the running page."""
-    page = build(session, title, examples)
+    page = build(session, title, examples, marking)
     page.queue(default_concurrency_limit=1)  # one model, one request at a time
     folders = sorted({str(Path(clip).parent) for clip, _ in examples})
     page.launch(

@@ -24,6 +24,18 @@ def demo_examples() -> list[tuple[str, str]]:
     return [(str((path.parent / record["video"]).resolve()), text) for record, text in zip(records, questions)]
 
 
+def marking_of(options: argparse.Namespace):
+    """Where marked objects go, None without --marks. Raises ValueError, DataError."""
+    if options.marks is None:
+        if options.mark_with is not None:
+            raise ValueError("--mark_with needs --marks, the file of the records")
+        return None
+    from swim.construct.tracking import Tracker
+    from swim.viewer.marking import Marking
+
+    return Marking(options.marks, None if options.mark_with is None else Tracker(options.mark_with))
+
+
 def run(options: argparse.Namespace) -> int:
     if find_spec("gradio") is None:
         print("error: the viewer needs Gradio; pip install -e 'driver[viewer]'", file=sys.stderr)
@@ -35,10 +47,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         check_model_name(options.model)
         session = Session(options.model, data_settings(options), options.max_new_tokens, options.base, options.evidence)
+        marking = marking_of(options)
     except (ValueError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     examples = demo_examples() if options.model == DEMO_MODEL else []
     title = " and ".join(session.names) + (": where they look" if options.base else ": where it looks")
-    serve(session, title, examples, options.host, options.port)
+    serve(session, title, examples, options.host, options.port, marking=marking)
     return 0
