@@ -14,7 +14,7 @@ plain   what Qwen2.5-VL's documentation shows: qwen-vl-utils' fetch_video (decor
 
 Besides, what each reader of `video_reader` takes for the same 32 frames, opening included, its pixels compared with ours
 (torchcodec where it finds an FFmpeg); and what the codec alone takes for all frames that the 32 are predicted from, without
-Python between its calls, colours or opening: the floor of `decode`, which no reader that returns these pixels goes below.
+Python between its calls, colours or opening: the floor of `decode`, which no reader that returns these pixels goes below. *In a tar*: the clip read from an archive.
 
 One process, one thread. Seconds are the process's CPU time, which other programs disturb least; medians over clips and
 repeats. The table's stages are timed one by one beside the whole; `rest` is what the whole takes beyond their sum.
@@ -30,6 +30,7 @@ import json
 import os
 import platform
 import statistics
+import tarfile
 import tempfile
 import time
 from collections import defaultdict
@@ -60,6 +61,7 @@ from swim.video import READERS  # noqa: E402
 from swim.video.clip import VisualBudget, resize_frame  # noqa: E402
 from swim.video.decoder import VideoFile  # noqa: E402
 from swim.video.readers import NoReader, check_reader, open_video  # noqa: E402
+from swim.video.sources import open_source  # noqa: E402
 
 BUDGET = VisualBudget()
 KEY_INTERVALS = (250, 30)
@@ -204,8 +206,9 @@ def measure_readers(collator: SwimCollator, rows: list[dict], repeats: int) -> d
     noted = defaultdict(list)
     for repeat in range(repeats + 1):
         for record, numbers in zip(records, chosen):
-            floor = codec_alone(Path(record.path), numbers)
+            floor, packed = codec_alone(Path(record.path), numbers), from_archive(Path(record.path), numbers)
             noted["codec alone"] += [floor] if repeat else []
+            noted["pyav, in a tar"] += [packed] if repeat else []
             ours: dict[int, np.ndarray] = {}
             for name in names:
                 watch = Stopwatch()
@@ -233,6 +236,17 @@ def codec_alone(path: Path, numbers: list[int]) -> float:
             with watch("codec"):
                 codec.decode(packet if packet.size else None)
     return watch.seconds["codec"]
+
+
+def from_archive(path: Path, numbers: list[int]) -> float:
+    """Seconds of our reader for these frames of the clip in a tar archive beside it."""
+    archive, watch = path.with_suffix(".tar"), Stopwatch()
+    if not archive.exists():
+        with tarfile.open(archive, "w") as packed:
+            packed.add(path, arcname=path.name)
+    with watch("reading"), open_source(f"{archive}::{path.name}") as file:
+        list(file.frames(numbers))
+    return watch.seconds["reading"]
 
 
 def works(reader: str) -> bool:

@@ -19,7 +19,7 @@ from swim.data.bench import as_conversation, parse_annotated
 from swim.data.index import Index, open_index
 from swim.data.pages import GiveBackPages
 from swim.data.records import Record, parse_record
-from swim.data.root import DataRoot
+from swim.data.root import DataRoot, joined, place_of
 from swim.data.skip_list import SkipList
 from swim.data.streaming import JSON_STEP, stream_records
 from swim.errors import DataError, Reason, did_you_mean
@@ -133,7 +133,7 @@ def load_mixture(
     skips = SkipList.read(skip_list)
     parts, mapped, sources = [], [], []
     for number, source in enumerate(_read_yaml(config_path).datasets):
-        root = str(config_path.parent / source.data_root)
+        root = joined(config_path.parent, source.data_root)
         for path in _files(config_path.parent, source.json_path):
             index = open_index(path)
             try:
@@ -180,7 +180,7 @@ def load_annotated(path: str | Path, data_root: str | Path | None = None, untrus
     that does not fit, and for none with masks.
     """
     path, rows = Path(path), []
-    root = DataRoot(Path(path.parent if data_root is None else data_root), untrusted)
+    root = DataRoot(place_of(str(path.parent if data_root is None else data_root)), untrusted)
     for position, raw in enumerate(stream_records(path)):
         where = f"{path}, record {position}"
         try:
@@ -240,7 +240,7 @@ def row_record(row: dict) -> Record:
 
 def root_of_row(row: dict) -> DataRoot:
     """Where the videos of the row's file lie."""
-    return DataRoot(Path(row["data_root"]), row.get("untrusted", False))
+    return DataRoot(place_of(row["data_root"]), row.get("untrusted", False))
 
 
 def _with_masks(count: int, share: float, seed: int) -> np.ndarray:

@@ -27,8 +27,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from swim.errors import DataError, Reason
 from swim.video import Reader
+from swim.video.archives import member_file, split_member
 from swim.video.decoder import VideoFile
+from swim.video.fetched import fetched
 from swim.video.readers import OtherFile, open_video
+from swim.video.remote import is_stored, is_url, read_range, stat, without_secrets
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 _ANIMATED = ("WEBP", "PNG", "AVIF")  # GIF is a video anyway; the further pictures of a JPEG or TIFF are no frames
@@ -58,6 +61,8 @@ def describe_source(source) -> str:
     """What errors call a source."""
     if isinstance(source, (str, Path)):
         text = str(source)
+        if is_url(text):
+            return without_secrets(text)
         return text if not text.lower().startswith("data:") else f"{text[:30]}... ({len(text)} characters)"
     if isinstance(source, (list, tuple)):
         first = f", the first {describe_source(source[0])}" if source else ""
@@ -203,11 +208,19 @@ def open_source(
 
 @contextmanager
 def local_file(source: str | Path, limit_s: float) -> Iterator[Path]:
-    """The path of a source that has one; a URL or data URI lies in a temporary file, which goes in the end."""
+    """The path of a source that has one. What comes from a URL, an archive or a data URI lies there for as long as it is needed."""
     if not isinstance(source, (str, Path)):
         raise TypeError(f"expected a path, URL, data URI, PIL image, array or tensor, found {type(source).__name__}")
     text = str(source)
     data_uri = _DATA_URI.match(text)
+    if packed := None if data_uri else split_member(text):
+        with member_file(*packed, limit_s) as path:
+            yield path
+        return
+    if is_stored(text):
+        with stored_file(text, limit_s) as path:
+            yield path
+        return
     if is_url(text) or data_uri:
         with tempfile.NamedTemporaryFile(prefix="swim_") as file:
             if data_uri:
@@ -240,9 +253,15 @@ def path_of_url(text: str) -> Path | None:
     return Path(unquote(parts.path))
 
 
-def is_url(text: str) -> bool:
-    """Whether a source is fetched from the web."""
-    return text.lower().startswith(("http://", "https://"))
+@contextmanager
+def stored_file(url: str, limit_s: float) -> Iterator[Path]:
+    """A file of an object store, from the cache of fetched ones if it is there. Raises DataError naming the URL."""
+    found = stat(url, limit_s)
+    if found.size > MAX_DOWNLOAD_BYTES:
+        raise DataError(f"{url}: larger than {MAX_DOWNLOAD_BYTES} bytes", reason=Reason.UNREADABLE)
+    key = f"{url} {found.size} {found.version}"
+    with fetched(key, found.size, lambda: read_range(url, 0, found.size, limit_s)) as path:
+        yield path
 
 
 def _fetch(url: str, file, limit_s: float):
@@ -253,18 +272,25 @@ def _fetch(url: str, file, limit_s: float):
             while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):  # what has come, however little
                 size += len(chunk)
                 if size > MAX_DOWNLOAD_BYTES:
-                    raise DataError(f"{url}: larger than {MAX_DOWNLOAD_BYTES} bytes", reason=Reason.UNREADABLE)
+                    raise DataError(
+                        f"{without_secrets(url)}: larger than {MAX_DOWNLOAD_BYTES} bytes", reason=Reason.UNREADABLE
+                    )
                 if time.monotonic() > end:
                     raise requests.Timeout(f"not there after {limit_s} s")
                 file.write(chunk)
     except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise DataError(f"{url}: {error}", reason=Reason.TIMEOUT) from None
+        raise DataError(f"{without_secrets(url)}: {error}", reason=Reason.TIMEOUT) from None
     except urllib3.exceptions.HTTPError as error:
-        raise DataError(f"{url}: the transfer broke off ({error})", reason=Reason.NOT_READ) from None
+        raise DataError(f"{without_secrets(url)}: the transfer broke off ({error})", reason=Reason.NOT_READ) from None
     except requests.RequestException as error:
         passing = isinstance(error, requests.ConnectionError) or _status(error) in _PASSING_STATUS
         reason = Reason.NOT_READ if passing else Reason.MISSING
-        raise DataError(f"{url}: cannot be fetched ({error})", reason=reason) from None
+        raise DataError(f"{without_secrets(url)}: cannot be fetched ({_without(error, url)})", reason=reason) from None
+
+
+def _without(error: Exception, url: str) -> str:
+    """What is wrong, without the secrets of the URL that it repeats."""
+    return str(error).replace(url, without_secrets(url))
 
 
 def _status(error: requests.RequestException) -> int | None:

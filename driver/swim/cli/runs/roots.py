@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from swim.data.root import DataRoot
+from swim.data.root import DataRoot, place_of
 
 
 def root_of(options: argparse.Namespace, file: str | Path) -> DataRoot:
     """What the options of `add_root_options` say for a file."""
-    return DataRoot(Path(options.video_root or Path(file).parent), options.untrusted)
+    return DataRoot(place_of(str(options.video_root or Path(file).parent)), options.untrusted)

@@ -1,0 +1,114 @@
+"""The same batch, to the bit, from a folder, a tar archive, an S3 store, and an archive there; and what training refuses."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from swim.data.collator import SwimCollator
+from swim.data.mixture import load_mixture, row_record
+from swim.data.records import parse_record
+from swim.data.root import DataRoot
+from swim.data.settings import DataSettings
+from swim.errors import DataError, Reason
+from swim.video.clip import VisualBudget, read_clip
+
+from ..video.stores import s3_with
+
+SETTINGS = DataSettings(VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224))
+
+
+@pytest.fixture(scope="module")
+def packed(demo_data, tmp_path_factory) -> Path:
+    """A folder with the demo's clips/, clips.tar, clips-0.tar and clips-1.tar, and train.json."""
+    folder = tmp_path_factory.mktemp("packed")
+    (folder / "clips").symlink_to(demo_data.data_root / "clips")
+    (folder / "train.json").write_bytes(demo_data.train_json.read_bytes())
+    names = sorted({record["video"] for record in json.loads(demo_data.train_json.read_text())})
+    for archive, some in (("clips", names), ("clips-0", names[::2]), ("clips-1", names[1::2])):
+        with tarfile.open(folder / f"{archive}.tar", "w", dereference=True) as opened:
+            for name in some:
+                opened.add(demo_data.data_root / name, arcname=name)
+    return folder
+
+
+def batch_of(folder: Path, root: str, processor, config) -> dict:
+    """The first four records of a mixture with this data_root."""
+    path = folder / "mixture.yaml"
+    path.write_text(yaml.safe_dump({"datasets": [{"json_path": str(folder / "train.json"), "data_root": root}]}))
+    rows = [row_record(row) for row, _ in zip(load_mixture(path).dataset, range(4))]
+    return SwimCollator(processor, config, SETTINGS)(rows)
+
+
+def test_a_batch_is_the_same_from_wherever_it_comes(packed, tiny_processor, make_tiny_config, monkeypatch, tmp_path):
+    monkeypatch.setenv("SWIM_CACHE", str(tmp_path / "cache"))
+    config = make_tiny_config()
+    expected = batch_of(packed, ".", tiny_processor, config)
+    with s3_with(packed, "data") as bucket:
+        roots = ["clips.tar", "clips-*.tar", bucket, f"{bucket}/clips.tar", f"{bucket}/clips-*.tar"]
+        for root in roots:
+            found = batch_of(packed, root, tiny_processor, config)
+            assert found.keys() == expected.keys()
+            for name, value in expected.items():
+                assert torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value, (
+                    root,
+                    name,
+                )
+
+
+RAW = {"conversations": [{"from": "human", "value": "<video>\nWhat?"}, {"from": "gpt", "value": "A dog."}]}
+
+
+@pytest.mark.parametrize(
+    "root", ["/data", "/data/videos.tar", "/data/videos.tar::part", "s3://bucket", "s3://bucket/v.tar"]
+)
+def test_what_lies_below_its_root_is_taken_untrusted(root):
+    record = parse_record(
+        {**RAW, "video": "a/b.mp4"}, "x", DataRoot(Path(root) if root[0] == "/" else root, untrusted=True)
+    )
+    between = "::" if root.endswith(".tar") else "/"
+    assert str(record.path) == f"{root}{between}a/b.mp4"
+
+
+@pytest.mark.parametrize(
+    "root, video, reason",
+    [
+        ("/data", "s3://other/a.mp4", Reason.URL),
+        ("/data", "../other.tar::a.mp4", Reason.OUTSIDE),
+        ("/data/videos.tar", "https://host/a.mp4", Reason.URL),
+        ("s3://bucket/mine", "s3://bucket/yours/a.mp4", Reason.URL),
+        ("s3://bucket/mine", "../yours/a.mp4", Reason.URL),
+        ("s3://bucket/mine", "file:///etc/passwd", Reason.OUTSIDE),
+    ],
+)
+def test_what_leads_elsewhere_is_refused(root, video, reason):
+    with pytest.raises(DataError) as caught:
+        parse_record({**RAW, "video": video}, "x", DataRoot(Path(root) if root[0] == "/" else root, untrusted=True))
+    assert caught.value.reason is reason
+
+
+class _Clips(torch.utils.data.Dataset):
+    def __init__(self, sources: list[str]):
+        self.sources = sources
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, number: int) -> int:
+        return int(read_clip(self.sources[number]).frames.sum())
+
+
+def test_forked_workers_read_a_store_that_their_parent_has_read(packed, monkeypatch, tmp_path):
+    monkeypatch.setenv("SWIM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SWIM_REMOTE_CACHE_GB", "0")  # each fetches for itself
+    names = [f"clips/train/0000{n}.mp4" for n in range(4)]
+    with s3_with(packed, "forked") as bucket:
+        clips = _Clips([f"{bucket}/{name}" for name in names])
+        expected = [clips[number] for number in range(len(clips))]
+        loader = torch.utils.data.DataLoader(
+            clips, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
+        )
+        assert list(loader) == expected
