@@ -312,3 +312,15 @@ def test_captions_that_do_not_do_are_refused(reply, problem):
     with pytest.raises(Refused, match=problem):
         caption_of(reply)
     assert caption_of('Here: ```{"caption": " <object0> runs. "}```') == "<object0> runs."
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_videos(sam3, videos, tmp_path):
+    options = ["--model", sam3, "--phrases", "dog", "--video", *videos, "--max_frames", "2", "--min_confidence", "0"]
+    command = ["-m", "swim", "from-words", *map(str, options), "--output"]
+    assert subprocess.run([sys.executable, *command, str(tmp_path / "one")], capture_output=True).returncode == 0
+    shared = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *command]
+    done = subprocess.run([*shared, str(tmp_path / "two")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((tmp_path / "two/parts").glob("*.jsonl"))) == 2
+    assert (tmp_path / "one/records.json").read_bytes() == (tmp_path / "two/records.json").read_bytes()

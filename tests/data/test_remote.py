@@ -11,7 +11,8 @@ import yaml
 from swim.data.collator import SwimCollator
 from swim.data.mixture import load_mixture, row_record
 from swim.data.records import parse_record
-from swim.data.root import DataRoot
+from swim.data.root import DataRoot, as_root
+from swim.data.sample import USUAL_CELL_PX, SampleReader
 from swim.data.settings import DataSettings
 from swim.errors import DataError, Reason
 from swim.video.clip import VisualBudget, read_clip
@@ -112,3 +113,23 @@ def test_forked_workers_read_a_store_that_their_parent_has_read(packed, monkeypa
             clips, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
         )
         assert list(loader) == expected
+
+
+def test_what_is_elsewhere_is_looked_up_and_not_fetched(packed, monkeypatch, tmp_path):
+    monkeypatch.setenv("SWIM_CACHE", str(tmp_path / "cache"))
+    reader = SampleReader(SETTINGS, USUAL_CELL_PX)
+    with s3_with(packed, "looked-up") as bucket:
+        for root in (bucket, f"{bucket}/clips.tar", str(packed / "clips.tar")):
+            reader.check_files(parse_record({**RAW, "video": "clips/train/00000.mp4"}, "x", as_root(root)))
+            with pytest.raises(DataError) as caught:
+                reader.check_files(parse_record({**RAW, "video": "clips/train/none.mp4"}, "x", as_root(root)))
+            assert caught.value.reason is Reason.MISSING
+    assert not (tmp_path / "cache/remote").exists()
+
+
+def test_credentials_stand_in_no_mixture(packed):
+    path = packed / "secret.yaml"
+    path.write_text(yaml.safe_dump({"datasets": [{"json_path": "train.json", "data_root": "s3://key:word@bucket/x"}]}))
+    with pytest.raises(DataError, match="s3://bucket/x: credentials in a URL") as caught:
+        load_mixture(path)
+    assert "word" not in str(caught.value)

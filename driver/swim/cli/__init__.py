@@ -30,6 +30,7 @@ VERBS = {
     "from-masks": ("from_masks", "make records from videos with masks"),
     "from-words": ("from_words", "make records from videos and words or clicks (SAM)"),
     "llava": ("llava", "make the LLaVA-Video supplement"),
+    "gather": ("gather", "bring a mixture's records and videos into one folder"),
     "download": ("download", "fetch weights and data from the hub"),
     "demo": ("demo", "draw the demo's clips and records"),
     "tiny-model": ("tiny_model", "make a tiny random model"),

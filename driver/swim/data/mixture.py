@@ -232,10 +232,14 @@ def repeat(positions: list[int], weight: float, seed: int = 0) -> list[int]:
 
 def row_record(row: dict) -> Record:
     """The record of one row of a mixture, checked. Raises DataError naming file, record and field."""
-    raw = json.loads(row["record"])
-    if row["annotation"] and row.get("masks", True):
-        raw["annotation"] = json.loads(row["annotation"])
+    raw = raw_row(row) if row.get("masks", True) else json.loads(row["record"])
     return parse_record(raw, f"{row['file']}, record {row['position']}", root_of_row(row), row["folder_fps"])
+
+
+def raw_row(row: dict) -> dict:
+    """The record of one row as its file has it."""
+    raw = json.loads(row["record"])
+    return {**raw, "annotation": json.loads(row["annotation"])} if row["annotation"] else raw
 
 
 def root_of_row(row: dict) -> DataRoot:

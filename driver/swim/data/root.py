@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swim.errors import DataError, Reason
 from swim.video.archives import is_archive, split_member
-from swim.video.remote import is_url
+from swim.video.remote import is_url, refuse_credentials
 from swim.video.sources import path_of_url
 
 # A path, a URL, or one of either for each frame.
@@ -81,7 +81,8 @@ def place_of(text: str) -> Path | str:
 
 
 def joined(folder: Path, text: str) -> str:
-    """A root that a file in `folder` names, from where the command runs."""
+    """A root that a file in `folder` names, from where the command runs. Raises DataError for a URL with credentials."""
+    refuse_credentials(text)
     return text if is_url(text) else str(folder / text)
 
 

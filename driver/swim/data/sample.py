@@ -16,7 +16,9 @@ from swim.data.mixture import row_record
 from swim.data.records import Record
 from swim.data.settings import DataSettings
 from swim.errors import DataError, Reason
+from swim.video.archives import find_member, split_member
 from swim.video.clip import Clip, ClipLimits, Header, read_clip, read_header
+from swim.video.remote import is_stored, stat
 from swim.video.sources import FOLDER_FPS, local_file
 
 # A shared disk that does not answer in time is not the record's fault: the read is retried with more time.
@@ -233,9 +235,14 @@ def _split(numbers: list[int], length: int) -> list[list[int]]:
 
 
 def _find(path, time_limit_s: float):
-    """Raises DataError where a source is not there."""
-    with local_file(path, time_limit_s):
-        pass
+    """Raises DataError where a source is not there. What lies elsewhere is looked up, and not fetched where that tells."""
+    if packed := split_member(str(path)):
+        find_member(*packed, time_limit_s)
+    elif is_stored(str(path)):
+        stat(str(path), time_limit_s)
+    else:
+        with local_file(path, time_limit_s):
+            pass
 
 
 def _told(error: DataError, record: Record) -> DataError:

@@ -53,6 +53,15 @@ def without_secrets(url: str) -> str:
     return parts._replace(netloc=netloc, query="", fragment="").geturl() + ("?..." if parts.query else "")
 
 
+def refuse_credentials(text: str):
+    """Raises DataError for a URL with a user or password: it would stand in logs and reports."""
+    if is_url(text) and "@" in urlsplit(text).netloc:
+        problem = (
+            "credentials in a URL; give them in the environment, where s3fs, gcsfs and huggingface_hub look for them"
+        )
+        raise DataError(f"{without_secrets(text)}: {problem}")
+
+
 def stat(url: str, limit_s: float) -> Stored:
     """Raises DataError (MISSING, NOT_READ, TIMEOUT) naming the URL."""
     if is_stored(url):
@@ -127,10 +136,7 @@ def _web(url: str, limit_s: float, ask: Callable[[float], Any]) -> Any:
 def _asked(url: str, limit_s: float, ask: Callable[[Any, str, float], Result]) -> Result:
     """What an object store answers; its credentials come from the environment alone."""
     scheme = scheme_of(url)
-    if "@" in urlsplit(url).netloc:
-        raise DataError(
-            f"{without_secrets(url)}: credentials in a URL; give them in the environment, as {STORES[scheme]} reads them"
-        )
+    refuse_credentials(url)
 
     def once(left_s: float) -> Result:
         try:
