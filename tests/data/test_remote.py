@@ -9,15 +9,16 @@ import torch
 import yaml
 
 from swim.data.collator import SwimCollator
-from swim.data.mixture import load_mixture, row_record
+from swim.data.mixture import load_mixture, raw_row, row_record
 from swim.data.records import parse_record
 from swim.data.root import DataRoot, as_root
 from swim.data.sample import USUAL_CELL_PX, SampleReader
 from swim.data.settings import DataSettings
 from swim.errors import DataError, Reason
 from swim.video.clip import VisualBudget, read_clip
+from swim.video.remote import stat
 
-from ..video.stores import s3_with
+from ..video.stores import RangeServer, s3_with
 
 SETTINGS = DataSettings(VisualBudget(max_frames=4, min_pixels=784, max_pixels=28224))
 
@@ -133,3 +134,45 @@ def test_credentials_stand_in_no_mixture(packed):
     with pytest.raises(DataError, match="s3://bucket/x: credentials in a URL") as caught:
         load_mixture(path)
     assert "word" not in str(caught.value)
+
+
+def test_json_files_may_be_remote_too(packed, monkeypatch, tmp_path):
+    monkeypatch.setenv("SWIM_CACHE", str(tmp_path / "cache"))
+
+    def rows(json_path: str) -> list[dict]:
+        (tmp_path / "mixture.yaml").write_text(
+            yaml.safe_dump({"datasets": [{"json_path": json_path, "data_root": "x"}]})
+        )
+        return [raw_row(row) for row in load_mixture(tmp_path / "mixture.yaml").dataset]
+
+    expected = rows(str(packed / "train.json"))
+    with s3_with(packed, "records") as bucket, RangeServer(packed) as server:
+        for name in (f"{bucket}/train.json", f"{bucket}/tr*.json", f"{server.url}/train.json"):
+            assert rows(name) == expected
+        sent = server.sent
+        assert rows(f"{server.url}/train.json") == expected and server.sent == sent
+        for name, message in (
+            (f"{bucket}/none.json", "no such file"),
+            (f"{bucket}/none*.json", "no file fits this pattern"),
+            (f"{server.url}/tr*.json", "a web server does not list its files"),
+        ):
+            with pytest.raises(DataError, match=message):
+                rows(name)
+
+
+def test_faults_of_a_store_are_told_apart(packed, monkeypatch, tmp_path):
+    """A server in the store's place that refuses, breaks and stalls."""
+    monkeypatch.setenv("SWIM_CACHE", str(tmp_path / "cache"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hidden")
+    with RangeServer(packed) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        for faults, limit_s, reason, message in (
+            ([403] * 9, 60.0, Reason.MISSING, "not permitted .*check the credentials in the environment"),
+            ([500] * 99, 60.0, Reason.NOT_READ, "cannot be fetched"),
+            (["stall"] * 9, 1.0, Reason.TIMEOUT, "not there after 1 s"),
+        ):
+            server.faults["a.mp4"] = list(faults)
+            with pytest.raises(DataError, match=f"s3://bucket/a.mp4: .*{message}") as caught:
+                stat("s3://bucket/a.mp4", limit_s)
+            assert caught.value.reason is reason and "hidden" not in str(caught.value)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from swim.errors import DataError, Reason
+from swim.video import archives
 from swim.video.archives import find_member, split_member
 from swim.video.clip import read_clip
 from swim.video.fetched import fetched
@@ -81,6 +82,18 @@ def test_long_and_odd_names(files, tmp_path):
         with tarfile.open(tmp_path / "odd.tar", "w", format=archive_format) as archive:
             archive.add(files / "clips/a.mp4", arcname=name)
         assert same(f"{tmp_path}/odd.tar::{name}", files / "clips/a.mp4")
+
+
+def test_links_name_their_file_and_folders_are_none(files, tmp_path):
+    with tarfile.open(tmp_path / "links.tar", "w") as archive:
+        archive.add(files / "clips", arcname="clips")
+        for name, target in (("again.mp4", "clips/a.mp4"), ("lost.mp4", "clips/none.mp4")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.LNKTYPE, target
+            archive.addfile(link)
+    assert same(f"{tmp_path}/links.tar::again.mp4", files / "clips/a.mp4")
+    for name in ("lost.mp4", "clips"):
+        assert problem(f"{tmp_path}/links.tar::{name}").reason is Reason.MISSING
 
 
 def test_what_is_wrong_is_named(files, tmp_path):
@@ -161,11 +174,14 @@ def test_faults_of_a_server_are_told_apart(files):
             ([None, "cut", "cut", "cut", "cut"], Reason.NOT_READ, "the transfer broke off"),
         ):
             server.faults["all.tar"] = list(faults)
+            archives._stored.clear()  # what it has said is known for a while
             found = problem(source, time_limit_s=8)
             assert found.reason is reason and message in str(found) and server.url in str(found)
+        archives._stored.clear()
         server.faults["all.tar"] = ["stall"] * 9
         began = time.monotonic()
         assert problem(source, time_limit_s=1).reason is Reason.TIMEOUT and time.monotonic() - began < 4
+        archives._stored.clear()
         server.faults["all.tar"] = [503, 502]  # both pass
         assert same(source, files / "clips/a.mp4", time_limit_s=10)
 

@@ -24,6 +24,9 @@ from swim.data.skip_list import SkipList
 from swim.data.streaming import JSON_STEP, stream_records
 from swim.errors import DataError, Reason, did_you_mean
 from swim.files import cannot_read, decode_text, read_file
+from swim.video.fetched import kept_copy
+from swim.video.remote import glob as remote_glob
+from swim.video.remote import is_url, refuse_credentials
 
 _STRATEGY = re.compile(r"(first|end|random):(\d+(?:\.\d+)?%|\d+)")
 _SHARED_ROWS = 1000
@@ -277,7 +280,10 @@ def _constant(value, count: int, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    """The file of that name, or those that fit it as a glob pattern, sorted. Raises DataError for none."""
+    """The file of that name, or those that fit it as a glob pattern, sorted; of a URL the copy here. Raises DataError for none."""
+    if is_url(pattern):
+        refuse_credentials(pattern)
+        return [kept_copy(url) for url in remote_glob(pattern)] if "*" in pattern else [kept_copy(pattern)]
     try:
         (folder / pattern).stat()
         return [folder / pattern]

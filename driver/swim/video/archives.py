@@ -8,6 +8,7 @@ import posixpath
 import re
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +19,16 @@ from pathlib import Path
 from swim.errors import DataError, Reason
 from swim.files import write_atomically
 from swim.video.fetched import cache_root, fetched
-from swim.video.remote import glob, is_url, read_range, stat, without_secrets
+from swim.video.remote import Stored, glob, is_url, read_range, stat, without_secrets
 
 _MEMBER = re.compile(r"(.+?\.(?:tar(?:\.\w+)?|tgz))::(.+)", re.IGNORECASE | re.DOTALL)
 _ARCHIVE = re.compile(r".+\.(?:tar(?:\.\w+)?|tgz)", re.IGNORECASE | re.DOTALL)
 _HEADER_BYTES = 1024  # read at a time while an index is made: a header, and a little more
 _COPY_BYTES = 1 << 20
+_ASKED_AGAIN_S = 600.0
+# When a server was asked, and what it said: of an archive, and which match a pattern.
+_stored: dict[str, tuple[float, Stored | None]] = {}
+_listed: dict[str, tuple[float, list[str]]] = {}
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,13 @@ def find_member(archive: str, name: str, limit_s: float) -> Place:
 
 def _shards(archive: str, limit_s: float) -> list[str]:
     found = [archive]
-    if "*" in archive:
-        found = glob(archive, limit_s) if is_url(archive) else sorted(local_glob(archive))
+    if "*" in archive and is_url(archive):
+        asked, found = _listed.get(archive, (0.0, []))
+        if not found or time.monotonic() - asked > _ASKED_AGAIN_S:
+            found = glob(archive, limit_s)
+            _listed[archive] = time.monotonic(), found
+    elif "*" in archive:
+        found = sorted(local_glob(archive))
     if not found:
         raise DataError(f"no archive matches {without_secrets(archive)}", reason=Reason.MISSING)
     for shard in found:
@@ -106,9 +116,12 @@ def _shards(archive: str, limit_s: float) -> list[str]:
 
 
 def _stamp(archive: str, limit_s: float) -> tuple[str, int]:
-    """(what tells its content from a later one, bytes)."""
+    """(what tells its content from a later one, bytes). A server is asked again after a while only."""
     if is_url(archive):
-        stored = stat(archive, limit_s)
+        asked, stored = _stored.get(archive, (0.0, None))
+        if stored is None or time.monotonic() - asked > _ASKED_AGAIN_S:
+            stored = stat(archive, limit_s)
+            _stored[archive] = time.monotonic(), stored
         return f"{stored.size} {stored.version}", stored.size
     try:
         found = os.stat(archive)
@@ -149,12 +162,14 @@ def _read_headers(archive: str, size: int, limit_s: float) -> dict:
             with tarfile.open(fileobj=file, mode="r:") as opened:
                 for member in opened:
                     name = posixpath.normpath(member.name)
-                    if member.islnk():
-                        members[name] = members.get(posixpath.normpath(member.linkname), [0, 0])
-                    elif member.isreg() and member.offset_data + member.size <= size:
-                        members[name] = [member.offset_data, member.size]
-                    elif member.isreg():
-                        cut = True
+                    linked = members.get(posixpath.normpath(member.linkname)) if member.islnk() else None
+                    if linked is not None:
+                        members[name] = linked
+                    elif member.isreg() and not member.issparse():  # holes are left out of a sparse one
+                        if member.offset_data + member.size <= size:
+                            members[name] = [member.offset_data, member.size]
+                        else:
+                            cut = True
         except tarfile.ReadError as error:
             if not members and "unexpected end" not in str(error):
                 raise DataError(

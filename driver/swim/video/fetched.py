@@ -2,6 +2,7 @@
 
     remote/<key>          a file; it got its name when it was complete and on the disk
     remote/building/      of processes that fetch
+    files/                JSON files, which stay
     remote/in_use/        links to files that are being read, so that making room takes none of them away
 
 Below $SWIM_CACHE (default ~/.cache/swim); at most $SWIM_REMOTE_CACHE_GB (default 20; 0 keeps nothing).
@@ -17,11 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from swim.files import to_disk
+from swim.video.remote import read_range, stat
 
 _ABANDONED_S = 24 * 3600.0
 _DEFAULT_GB = 20.0
+_PART_BYTES = 64 << 20
 
 
 def cache_root() -> Path:
@@ -72,6 +76,29 @@ def fetched(key: str, size: int, fetch: Callable[[], bytes]) -> Iterator[Path]:
         yield link
     finally:
         link.unlink(missing_ok=True)
+
+
+def kept_copy(url: str, limit_s: float = 600.0) -> Path:
+    """A file of a server or store as a file here, fetched in parts; as long as the server says that it is the same, once.
+
+    It stays: nothing makes room for others. limit_s: for one part. Raises DataError naming the URL.
+    """
+    found = stat(url, limit_s)
+    key = hashlib.sha256(f"{url} {found.size} {found.version}".encode()).hexdigest()
+    target = cache_root() / "files" / key / (Path(url.split("?")[0]).name or "file")
+    if target.exists() and target.stat().st_size == found.size:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        with draft.open("wb") as file:
+            for start in tqdm(range(0, found.size, _PART_BYTES), desc=f"fetching {target.name}", unit="part", delay=2):
+                file.write(read_range(url, start, min(start + _PART_BYTES, found.size), limit_s))
+        to_disk(draft)
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
 
 
 def _hold(entry: Path, link: Path, size: int) -> bool:

@@ -92,9 +92,14 @@ def read_range(url: str, start: int, end: int, limit_s: float) -> bytes:
     return content
 
 
-def glob(pattern: str, limit_s: float) -> list[str]:
-    """The URLs on an object store that match, sorted."""
+def glob(pattern: str, limit_s: float = 60.0) -> list[str]:
+    """The URLs on an object store that match, sorted. Raises DataError where none does, and for a web server."""
+    if not is_stored(pattern):
+        problem = "a web server does not list its files; name them one by one"
+        raise DataError(f"{without_secrets(pattern)}: {problem}", reason=Reason.MISSING)
     found = _asked(pattern, limit_s, lambda store, path, left_s: _call(store, "glob", path, left_s))
+    if not found:
+        raise DataError(f"{without_secrets(pattern)}: no file fits this pattern", reason=Reason.MISSING)
     return sorted(f"{scheme_of(pattern)}://{path}" for path in found)
 
 
