@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from swim.errors import DataError
 from ..chat_server import ChatServer
 from ..killing import run_killed
 from ..video.clips import decode_all, moving_pictures, write_video
+from ..video.stores import RangeServer
 from .sam import build_sam2, build_sam3
 
 PHRASES = ["the <ins>red dog</ins> on the bed", "a cat"]
@@ -183,6 +185,19 @@ def test_a_video_is_searched_once_and_an_unreadable_one_again(sam3, videos, tmp_
         main([*command, str(videos[0])]) == 2
         and "holds another evaluation; different: search" in capsys.readouterr().err
     )
+
+
+def test_a_video_may_lie_in_an_archive_or_on_a_server(sam3, videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWIM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "web").mkdir()
+    with tarfile.open(tmp_path / "web/v.tar", "w") as archive:
+        archive.add(videos[0], arcname="a.mp4")
+    with RangeServer(tmp_path / "web") as server:
+        sources = [f"{tmp_path}/web/v.tar::a.mp4", f"{server.url}/v.tar::a.mp4", str(videos[0])]
+        command = ["--model", str(sam3), "--phrases", "dog", "--max_frames", "2", "--min_confidence", "0"]
+        assert main([*command, "--output", str(tmp_path / "out"), "--video", *sources]) == 0
+    first, *others = read(tmp_path / "out")[0]
+    assert len(others) == 2 and all(record["annotation"] == first["annotation"] for record in others)
 
 
 @pytest.mark.slow

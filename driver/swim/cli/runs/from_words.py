@@ -40,6 +40,7 @@ from swim.llm import Asker, ServiceRefuses
 from swim.model_name import weights_digest
 from swim.processes import processes
 from swim.reply_cache import ReplyCache
+from swim.video.remote import is_url
 
 RECORDS = "records.json"
 
@@ -51,11 +52,10 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
         return read_jobs(Path(options.objects), root_of(options, options.objects))
     if not options.video or not options.phrases:
         raise ValueError("what is to be found where? Give --video and --phrases, or --objects")
-    root = Path(
-        options.video_root or os.path.commonpath([os.path.dirname(os.path.abspath(video)) for video in options.video])
-    )
+    local = [os.path.dirname(os.path.abspath(video)) for video in options.video if not is_url(video)]
+    root = Path(options.video_root or (os.path.commonpath(local) if local else "."))
     wanted = tuple(Wanted(tagged(phrase)) for phrase in options.phrases)
-    names = [os.path.relpath(video, root) for video in options.video]
+    names = [video if is_url(video) else os.path.relpath(video, root) for video in options.video]
     return [Job(name, DataRoot(root).locate_video(name), wanted) for name in dict.fromkeys(names)]
 
 
