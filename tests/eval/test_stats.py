@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from swim.eval.stats import bootstrap_interval, interval_words, mcnemar, paired_bootstrap
+from swim.eval import stats
+from swim.eval.stats import bootstrap_interval, bootstrap_means, interval_words, mcnemar, paired_bootstrap
 
 
 def test_the_interval_of_a_share_is_the_normal_one():
@@ -37,3 +39,13 @@ def test_a_paired_difference():
 )
 def test_mcnemar_is_the_exact_sign_test(wins, losses, p):
     assert mcnemar(wins, losses) == pytest.approx(p)
+
+
+def test_many_records_are_drawn_in_blocks_as_few_are(monkeypatch):
+    rng = np.random.default_rng(1)
+    values, weights = rng.random((50, 2)), rng.integers(0, 3, 50)
+    whole = bootstrap_means(values, weights)
+    monkeypatch.setattr(stats, "_DRAWN_AT_ONCE", 7 * 50)
+    blocks = bootstrap_means(values, weights)
+    np.testing.assert_allclose(blocks.draws, whole.draws, rtol=1e-12)
+    assert blocks.low == pytest.approx(whole.low) and blocks.high == pytest.approx(whole.high)

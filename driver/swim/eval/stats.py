@@ -8,6 +8,7 @@ from typing import overload
 import numpy as np
 
 RESAMPLES = 10_000
+_DRAWN_AT_ONCE = 20_000_000  # numbers: 160 MB
 
 
 def bootstrap_interval(values: list[float], confidence: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
@@ -51,13 +52,17 @@ def bootstrap_means(values: np.ndarray, weights: np.ndarray, confidence: float =
     """
     values, weights = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     count = len(weights)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    # a draw of weightless records alone has no mean; it counts as the mean of all
-    total = drawn @ weights
-    value = weights @ values / weights.sum()
-    draws = np.where(
-        total[:, None] > 0, drawn @ (weights[:, None] * values) / np.maximum(total, 1e-300)[:, None], value
+    rng, even, weighted = (
+        np.random.default_rng(seed),
+        np.full(count, 1 / count),
+        np.c_[weights, weights[:, None] * values],
     )
+    at_once = max(1, _DRAWN_AT_ONCE // count)
+    blocks = [min(at_once, RESAMPLES - first) for first in range(0, RESAMPLES, at_once)]
+    total, *sums = np.concatenate([rng.multinomial(count, even, size=block) @ weighted for block in blocks]).T
+    value = weights @ values / weights.sum()
+    # a draw of weightless records alone has no mean; it counts as the mean of all
+    draws = np.where(total[:, None] > 0, np.stack(sums, axis=1) / np.maximum(total, 1e-300)[:, None], value)
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
     return WeightedMeans(value, low, high, draws)
