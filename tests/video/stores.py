@@ -34,14 +34,14 @@ class RangeServer:
                 outer.requests += 1
                 path = outer.folder / self.path.lstrip("/").split("?")[0]
                 faults = outer.faults.get(path.name, [])
-                fault = faults.pop(0) if faults else 404 if not path.is_file() else None
-                if isinstance(fault, int):
-                    self.send_response(fault)
+                fault = faults.pop(0) if faults else None
+                if fault == "stall":
+                    time.sleep(3)
+                if isinstance(fault, int) or not path.is_file():
+                    self.send_response(fault if isinstance(fault, int) else 404)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
-                if fault == "stall":
-                    time.sleep(3)
                 size = path.stat().st_size
                 asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
                 start, end = (int(asked[1]), min(int(asked[2]) + 1, size)) if asked else (0, size)

@@ -168,9 +168,9 @@ def test_faults_of_a_server_are_told_apart(files):
     with RangeServer(files) as server:
         source = f"{server.url}/all.tar::clips/a.mp4"
         for faults, reason, message in (
-            ([403], Reason.MISSING, "all.tar: cannot be fetched (status 403)"),
-            ([404], Reason.MISSING, "status 404"),
-            ([500] * 9, Reason.NOT_READ, "status 500"),
+            ([403], Reason.MISSING, "all.tar: cannot be fetched (403"),
+            ([404], Reason.MISSING, "(404"),
+            ([500] * 9, Reason.NOT_READ, "(500"),
             ([None, "cut", "cut", "cut", "cut"], Reason.NOT_READ, "the transfer broke off"),
         ):
             server.faults["all.tar"] = list(faults)

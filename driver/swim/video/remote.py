@@ -1,9 +1,10 @@
 """Files on object stores and web servers: their size and version, and any range of their bytes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
@@ -18,6 +19,7 @@ WEB = ("http", "https")
 STORES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}  # scheme: the package that knows it
 _PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)  # temporary errors of a web server
 _ATTEMPTS, _PAUSE_S = 3, 0.5
+_CHUNK_BYTES = 1 << 20
 
 Result = TypeVar("Result")
 
@@ -103,39 +105,66 @@ def glob(pattern: str, limit_s: float = 60.0) -> list[str]:
     return sorted(f"{scheme_of(pattern)}://{path}" for path in found)
 
 
+def download(url: str, file: IO[bytes], limit_s: float, most_bytes: int):
+    """Writes what a web server gives for a URL. Raises DataError as `read_range` does, and for more bytes than that."""
+    with _web_errors(url), requests.get(url, stream=True, timeout=limit_s) as response:
+        response.raise_for_status()
+        size = 0
+        for chunk in _chunks(response, limit_s):
+            size += len(chunk)
+            if size > most_bytes:
+                problem = f"{without_secrets(url)}: larger than {most_bytes} bytes"
+                raise DataError(problem, reason=Reason.UNREADABLE)
+            file.write(chunk)
+
+
+def _chunks(response: requests.Response, limit_s: float) -> Iterator[bytes]:
+    """The body as it comes, however little at a time."""
+    end = time.monotonic() + limit_s
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+        if time.monotonic() > end:
+            raise requests.Timeout(f"not there after {limit_s:g} s")
+        yield chunk
+
+
 def _ranged(url: str, headers: dict, left_s: float) -> bytes:
-    end = time.monotonic() + left_s
     with requests.get(url, headers=headers, timeout=left_s, stream=True) as response:
         response.raise_for_status()
         if response.status_code != 206:
             problem = "the server does not give parts of files; expected one that answers Range requests"
             raise DataError(f"{without_secrets(url)}: {problem}", reason=Reason.UNREADABLE)
-        parts = []
-        while chunk := response.raw.read1(1 << 20):
-            parts.append(chunk)
-            if time.monotonic() > end:
-                raise requests.Timeout("the server is too slow")
-        return b"".join(parts)
+        return b"".join(_chunks(response, left_s))
 
 
-def _web(url: str, limit_s: float, ask: Callable[[float], Any]) -> Any:
-    def once(left_s: float):
-        try:
+def _web(url: str, limit_s: float, ask: Callable[[float], Result]) -> Result:
+    def once(left_s: float) -> Result:
+        with _web_errors(url):
             answer = ask(left_s)
             if isinstance(answer, requests.Response):
                 answer.raise_for_status()
             return answer
-        except (requests.Timeout, urllib3.exceptions.TimeoutError):
-            raise _failed(url, f"not there after {limit_s:g} s", Reason.TIMEOUT) from None
-        except urllib3.exceptions.HTTPError as error:
-            raise _failed(url, f"the transfer broke off ({type(error).__name__})", Reason.NOT_READ) from None
-        except requests.RequestException as error:
-            status = None if error.response is None else error.response.status_code
-            passing = isinstance(error, requests.ConnectionError) or status in _PASSING_STATUS
-            problem = type(error).__name__ if status is None else f"status {status}"
-            raise _failed(url, problem, Reason.NOT_READ if passing else Reason.MISSING) from None
 
     return _again(once, limit_s)
+
+
+@contextmanager
+def _web_errors(url: str) -> Iterator[None]:
+    """Turns what requests raises into a DataError that names the URL, without its secrets."""
+
+    def failed(error: Exception, reason: Reason, told: str = "{}") -> DataError:
+        problem = told.format(str(error).replace(url, without_secrets(url)))
+        return DataError(f"{without_secrets(url)}: {problem}", reason=reason)
+
+    try:
+        yield
+    except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
+        raise failed(error, Reason.TIMEOUT) from None
+    except urllib3.exceptions.HTTPError as error:
+        raise failed(error, Reason.NOT_READ, "the transfer broke off ({})") from None
+    except requests.RequestException as error:
+        status = None if error.response is None else error.response.status_code
+        passing = isinstance(error, requests.ConnectionError) or status in _PASSING_STATUS
+        raise failed(error, Reason.NOT_READ if passing else Reason.MISSING, "cannot be fetched ({})") from None
 
 
 def _asked(url: str, limit_s: float, ask: Callable[[Any, str, float], Result]) -> Result:

@@ -12,7 +12,6 @@ import os
 import re
 import struct
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,9 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import requests
 import torch
-import urllib3
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from swim.errors import DataError, Reason
@@ -31,15 +28,13 @@ from swim.video.archives import member_file, split_member
 from swim.video.decoder import VideoFile
 from swim.video.fetched import fetched
 from swim.video.readers import OtherFile, open_video
-from swim.video.remote import is_stored, is_url, read_range, stat, without_secrets
+from swim.video.remote import download, is_stored, is_url, read_range, stat, without_secrets
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 _ANIMATED = ("WEBP", "PNG", "AVIF")  # GIF is a video anyway; the further pictures of a JPEG or TIFF are no frames
 # Frame folders carry no rate of their own; DAVIS, the most common source, is 24.
 FOLDER_FPS = 24.0
 MAX_DOWNLOAD_BYTES = 2_000_000_000
-_CHUNK_BYTES = 1 << 20
-_PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)  # temporary errors of a web server
 # Pillow's name for what a download may be besides a video (it also knows some video formats, by name alone).
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
 # What Pillow raises for a broken file.
@@ -226,7 +221,7 @@ def local_file(source: str | Path, limit_s: float) -> Iterator[Path]:
             if data_uri:
                 file.write(_decode_data_uri(text, data_uri))
             else:
-                _fetch(text, file, limit_s)
+                download(text, file, limit_s, MAX_DOWNLOAD_BYTES)
             file.flush()
             yield Path(file.name)
         return
@@ -262,39 +257,6 @@ def stored_file(url: str, limit_s: float) -> Iterator[Path]:
     key = f"{url} {found.size} {found.version}"
     with fetched(key, found.size, lambda: read_range(url, 0, found.size, limit_s)) as path:
         yield path
-
-
-def _fetch(url: str, file, limit_s: float):
-    end, size = time.monotonic() + limit_s, 0
-    try:
-        with requests.get(url, stream=True, timeout=limit_s) as response:
-            response.raise_for_status()
-            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):  # what has come, however little
-                size += len(chunk)
-                if size > MAX_DOWNLOAD_BYTES:
-                    raise DataError(
-                        f"{without_secrets(url)}: larger than {MAX_DOWNLOAD_BYTES} bytes", reason=Reason.UNREADABLE
-                    )
-                if time.monotonic() > end:
-                    raise requests.Timeout(f"not there after {limit_s} s")
-                file.write(chunk)
-    except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise DataError(f"{without_secrets(url)}: {error}", reason=Reason.TIMEOUT) from None
-    except urllib3.exceptions.HTTPError as error:
-        raise DataError(f"{without_secrets(url)}: the transfer broke off ({error})", reason=Reason.NOT_READ) from None
-    except requests.RequestException as error:
-        passing = isinstance(error, requests.ConnectionError) or _status(error) in _PASSING_STATUS
-        reason = Reason.NOT_READ if passing else Reason.MISSING
-        raise DataError(f"{without_secrets(url)}: cannot be fetched ({_without(error, url)})", reason=reason) from None
-
-
-def _without(error: Exception, url: str) -> str:
-    """What is wrong, without the secrets of the URL that it repeats."""
-    return str(error).replace(url, without_secrets(url))
-
-
-def _status(error: requests.RequestException) -> int | None:
-    return None if error.response is None else error.response.status_code
 
 
 def _decode_data_uri(text: str, match: re.Match) -> bytes:
