@@ -3,11 +3,13 @@ for people."""
 
 import codecs
 import errno
+import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from swim.errors import DataError, Reason
 
@@ -18,6 +20,25 @@ _OTHER_MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+
+
+def cache_root() -> Path:
+    """Where everything lies that can be made or fetched again."""
+    return Path(os.environ.get("SWIM_CACHE") or "~/.cache/swim").expanduser()
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """What a file of JSON holds. Raises DataError naming `where`."""
+    try:
+        return json.loads(decode_text(content, where))
+    except ValueError as error:
+        raise DataError(f"malformed JSON: {error}", where) from None
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, text: str):

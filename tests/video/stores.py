@@ -1,4 +1,4 @@
-"""Servers of files: one of the web that gives parts of them and fails as it is told, and an S3 store."""
+"""File servers for the tests: a web server that answers range requests and fails on demand, and an S3 store."""
 
 import os
 import re

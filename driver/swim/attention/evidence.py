@@ -131,6 +131,8 @@ def judge(fits: dict[str, Fit], words: Sequence[Word], maps: torch.Tensor, model
 
     maps: float32[Q, L, T, H, W], of the words in their order and perhaps of more, at the supervised layers.
     """
+    if not fits:  # nothing is tagged, nor fused
+        return {}
     nouns = nouns_of_answer(words)
     places = {
         n: ASKED if word.kind == "tag" else SAID for n, word in enumerate(words) if word.kind == "tag" or word in nouns

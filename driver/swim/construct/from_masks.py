@@ -43,9 +43,16 @@ def tagged(phrase: str) -> str:
         raise ValueError(f"expected one <ins>noun</ins>, found {len(spans)} in {phrase!r}")
     if spans:
         return phrase.strip()
+    article, rest = split_article(phrase)
+    return f"{article} <ins>{rest}</ins>" if article else f"<ins>{rest}</ins>"
+
+
+def split_article(phrase: str) -> tuple[str, str]:
+    """(leading article or "", the rest). Example: "the white dog" -> ("the", "white dog"). An article alone is a name."""
     first, _, rest = phrase.strip().partition(" ")
-    is_article = rest.strip() and any(first.casefold() in language.articles for language in LANGUAGES)
-    return f"{first} <ins>{rest.strip()}</ins>" if is_article else f"<ins>{phrase.strip()}</ins>"
+    if rest.strip() and any(first.casefold() in language.articles for language in LANGUAGES):
+        return first, rest.strip()
+    return "", phrase.strip()
 
 
 def check_phrases(phrases: dict[str, str], known: list[str]) -> dict[str, str]:

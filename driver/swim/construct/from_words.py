@@ -10,19 +10,18 @@ from statistics import mean
 from typing import Annotated, Any
 
 import numpy as np
-from pycocotools import mask as coco
 from pydantic import Field, model_validator
 
 from swim.construct.describing import Described
-from swim.construct.from_masks import check_phrases, name_by_hand, tagged, videorefer_records
-from swim.construct.language import LANGUAGES
+from swim.construct.from_masks import check_phrases, name_by_hand, split_article, tagged, videorefer_records
 from swim.construct.mask_files import encode
 from swim.construct.tracking import Clicks, Track, Tracker, read_frames
+from swim.data.masks import decode_mask
 from swim.data.records import RawItem, Video, check_layout
 from swim.data.root import DataRoot, Source
 from swim.data.tags import strip_tags
 from swim.errors import DataError
-from swim.files import decode_text, read_file
+from swim.files import parse_json, read_file
 
 _Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -45,9 +44,7 @@ class Wanted:
     @property
     def prompt(self) -> str:
         """What SAM 3 is asked: the phrase without tags and leading article."""
-        text = strip_tags(self.phrase)[0].strip()
-        first, _, rest = text.partition(" ")
-        return rest.strip() if rest and any(first.casefold() in language.articles for language in LANGUAGES) else text
+        return split_article(strip_tags(self.phrase)[0])[1]
 
 
 @dataclass(frozen=True)
@@ -107,10 +104,7 @@ def read_jobs(path: Path, root: DataRoot) -> list[Job]:
 
     Raises DataError for a file that is none, naming the item that does not fit.
     """
-    try:
-        raws = json.loads(decode_text(read_file(path, "fix --objects"), str(path)))
-    except ValueError as error:
-        raise DataError(f"malformed JSON: {error}", str(path)) from None
+    raws = parse_json(read_file(path, "fix --objects"), str(path))
     if not isinstance(raws, list) or not raws:
         raise DataError(f"expected a JSON list of objects to find, found {type(raws).__name__}", str(path))
     sources: dict[str, Source] = {}
@@ -182,8 +176,7 @@ def _outcome(tracks: list[Track], search: Search) -> dict[str, Any]:
         told = f"{len(sure)} objects fit; name one of them alone, or choose --several best or all"
         return {"refused": "several", "message": told}
     track = _union(sure) if search.several is Several.ALL else max(sure, key=lambda each: sum(each.confidence.values()))
-    numbers = sorted(track.masks)
-    return {"masks": {n: track.masks[n] for n in numbers}, "confidence": {n: track.confidence[n] for n in numbers}}
+    return {"masks": track.masks, "confidence": track.confidence}
 
 
 def _union(tracks: list[Track]) -> Track:
@@ -193,9 +186,7 @@ def _union(tracks: list[Track]) -> Track:
     whole = Track()
     for number in sorted({number for track in tracks for number in track.masks}):
         there = [track for track in tracks if number in track.masks]
-        masks = [
-            coco.decode({**track.masks[number], "counts": track.masks[number]["counts"].encode()}) for track in there
-        ]
+        masks = [decode_mask(track.masks[number], *track.masks[number]["size"]) for track in there]
         whole.masks[number] = encode(np.any(masks, axis=0))
         whole.confidence[number] = min(track.confidence[number] for track in there)
     return whole
@@ -204,10 +195,15 @@ def _union(tracks: list[Track]) -> Track:
 def described(job: Job, found: list[dict]) -> list[Described]:
     """What was found, as it is given to be described."""
     return [
-        Described(job.name, job.source, entry["phrase"], {int(number): rle for number, rle in entry["masks"].items()})
+        Described(job.name, job.source, entry["phrase"], _by_number(entry["masks"]))
         for entry in found
         if "refused" not in entry
     ]
+
+
+def _by_number(values: dict) -> dict[int, Any]:
+    """By frame number, which JSON has made a text."""
+    return {int(number): value for number, value in values.items()}
 
 
 def records_of(job: Job, found: list[dict], captions: dict[str, str] | None = None) -> list[dict]:
@@ -216,14 +212,14 @@ def records_of(job: Job, found: list[dict], captions: dict[str, str] | None = No
     if not kept:
         return []
     texts = {str(n): captions[entry["phrase"]] for n, entry in enumerate(kept)} if captions is not None else {}
-    masks = {str(n): {int(frame): rle for frame, rle in entry["masks"].items()} for n, entry in enumerate(kept)}
+    masks = {str(n): _by_number(entry["masks"]) for n, entry in enumerate(kept)}
     raws = videorefer_records(masks, texts, job.name, Path(job.name).stem)
     records = []
     for names, raw in raws:
         entries = [kept[int(name)] for name in names]
         for frames, entry in zip(raw["annotation"], entries):
-            for frame, annotated in frames.items():
-                annotated["confidence"] = {int(n): value for n, value in entry["confidence"].items()}[int(frame)]
+            for number, value in _by_number(entry["confidence"]).items():
+                frames[str(number)]["confidence"] = value
         records.append(name_by_hand(raw, [entry["phrase"] for entry in entries], job.name, Path()))
     return records
 

@@ -1,6 +1,5 @@
 """The files of a run: what they are, how many records they hold, and what asking for all of them takes."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +13,7 @@ from swim.construct.tasks import Kind, kind_of, read_task
 from swim.data.root import DataRoot
 from swim.data.streaming import file_ending, stream_records
 from swim.errors import DataError
+from swim.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ def survey(
                 continue  # named when its turn comes; nobody is asked
             tokens = estimate(task, settings.wants_synonyms(task), settings.with_frames)
             totals = [total + more for total, more in zip(totals, (1, *tokens))]
-        with path.open("rb") as file:
-            files.append(InputFile(path, root, hashlib.file_digest(file, "sha256").hexdigest(), count, kind))
+        files.append(InputFile(path, root, file_sha256(path), count, kind))
     names = [file.output_name for file in files]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

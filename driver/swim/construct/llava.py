@@ -11,7 +11,6 @@ from `data_source` ("0_30_s_youtube_v0_1"); without one there the duration is th
 it, NAME.report.json.
 """
 
-import hashlib
 import json
 import random
 import re
@@ -28,7 +27,7 @@ from swim.data.records import parse_record
 from swim.data.root import DataRoot
 from swim.data.streaming import stream_records
 from swim.errors import DataError, Reason
-from swim.files import write_atomically
+from swim.files import file_sha256, write_atomically
 from swim.video.clip import ClipLimits, VisualBudget, read_clip
 
 _STRATA = ("duration", "source")
@@ -217,7 +216,7 @@ def filter_records(
     write_records(files, chosen, template, output)
     strata = Counter("/".join(stratum_of(candidate, list(_STRATA), prober)) for candidate in chosen)
     report = {
-        "inputs": [{"file": path.name, "sha256": _sha256(path)} for path in files],
+        "inputs": [{"file": path.name, "sha256": file_sha256(path)} for path in files],
         "settings": {"path": template, "sample": sample, "by": by, "seed": seed},
         "records": records,
         "kept": len(chosen),
@@ -228,8 +227,3 @@ def filter_records(
     }
     write_atomically(output.with_suffix(".report.json"), json.dumps(report, indent=1) + "\n")
     return report
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,6 @@ Every reader returns {instance name: {frame number: COCO RLE}}, instances in the
 turned into a frame number of the video by `frame_step`: number * frame_step.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from pycocotools import mask as coco
 
 from swim.data.masks import decode_mask
 from swim.errors import DataError, Reason
-from swim.files import cannot_read, check_file, decode_text, read_file
+from swim.files import cannot_read, check_file, parse_json, read_file
 from swim.video.sources import BROKEN_IMAGE
 
 Masks = dict[str, dict[int, dict]]
@@ -231,7 +230,4 @@ def _number(path: Path) -> int:
 
 
 def _load(path: Path):
-    try:
-        return json.loads(decode_text(read_file(path, "fix --masks"), str(path)))
-    except ValueError as error:
-        raise DataError(f"malformed JSON: {error}", str(path)) from None
+    return parse_json(read_file(path, "fix --masks"), str(path))

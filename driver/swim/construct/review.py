@@ -1,6 +1,5 @@
 """A page to judge NL-Refer records by eye: frames with outlined masks, each noun in its mask's colour."""
 
-import hashlib
 import html
 import random
 from collections import Counter
@@ -16,7 +15,7 @@ from swim.data.root import DataRoot
 from swim.data.streaming import stream_records
 from swim.data.tags import assign_instances, strip_tags
 from swim.errors import DataError
-from swim.files import write_atomically
+from swim.files import file_sha256, write_atomically
 
 FRAME_PIXELS = 400 * 225
 _PAGE = """<!DOCTYPE html>
@@ -167,11 +166,13 @@ def write_page(path: Path, file: Path, shown: list[Shown], total: int, rejected:
         f".i{number} {{ background: rgb{rgb}; color: {_ink(rgb)} }}" for number, rgb in enumerate(COLOURS.values())
     )
     body = "\n".join(_article(record) for record in shown) + _rejections(rejected, most_rejected)
-    with file.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    title = html.escape(file.name)
     page = _PAGE.format(
-        title=title, summary=html.escape(summary), colours=colours, body=body, sha256=sha256, script=_SCRIPT
+        title=html.escape(file.name),
+        summary=html.escape(summary),
+        colours=colours,
+        body=body,
+        sha256=file_sha256(file),
+        script=_SCRIPT,
     )
     write_atomically(path, page)
 

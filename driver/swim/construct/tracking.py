@@ -57,6 +57,10 @@ class Track:
         if mask.any():
             self.masks[number], self.confidence[number] = encode(mask), round(confidence, 4)
 
+    def in_order(self) -> "Track":
+        """By frame number."""
+        return Track(dict(sorted(self.masks.items())), dict(sorted(self.confidence.items())))
+
     def above(self, confidence: float) -> "Track":
         """The frames that are at least as sure."""
         kept = [number for number, value in self.confidence.items() if value >= confidence]
@@ -136,7 +140,7 @@ class Tracker:
                 confidence = float(output.object_score_logits.float().sigmoid().flatten()[0])
                 track.add(frames.numbers[output.frame_idx], masks[0, 0].cpu().numpy(), confidence)
             session.reset_inference_session()
-            tracks.append(track)
+            tracks.append(track.in_order())
         return tracks
 
     def _both_ways(self, session, place: int) -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from datasets.arrow_writer import ArrowWriter
 from swim.data.cache import ContentCache, progress
 from swim.data.streaming import file_ending, stream_records
 from swim.errors import DataError, Reason
+from swim.files import cache_root
 
 _SCHEMA = pa.schema([("position", pa.int32()), ("record", pa.string()), ("annotation", pa.string())])
 _LAYOUT = "v2"  # of what is written; another layout is another folder
@@ -49,7 +49,7 @@ def open_index(path: str | Path) -> Index:
     """
     path = Path(path)
     suffix = f"{file_ending(path)}-{_LAYOUT}"
-    cache = ContentCache(Path(os.environ.get("SWIM_CACHE") or "~/.cache/swim").expanduser() / "index", _write_index)
+    cache = ContentCache(cache_root() / "index", _write_index)
     try:
         folder, sha256 = cache.find(path, suffix)
         return Index(Dataset.from_file(str(folder / _ROWS)), sha256, path)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers.utils import cached_file
 
 from swim.errors import DataError
-from swim.files import decode_text, read_file, write_atomically
+from swim.files import decode_text, parse_json, read_file, write_atomically
 from swim.prompts import SYSTEM_PROMPT
 from swim.video import Reader
 from swim.video.clip import VisualBudget
@@ -145,10 +145,7 @@ def _parse_run(path: Path) -> DataSettings:
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(decode_text(read_file(path, _STEP), str(path)))
-    except ValueError as error:
-        raise DataError(f"malformed JSON: {error}", str(path)) from None
+    content = parse_json(read_file(path, _STEP), str(path))
     if not isinstance(content, dict):
         raise DataError(f"expected an object, found {type(content).__name__}", str(path))
     return content

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ from swim.attention.wording import subject_of
 from swim.data.records import Record, check_layout
 from swim.data.root import DataRoot, Source, as_root
 from swim.errors import DataError
-from swim.files import decode_text, read_file
+from swim.files import parse_json, read_file
 from swim.infer.questions import ItemFile, visual_record
 
 _Text = Annotated[str, Field(strict=True, min_length=1)]
@@ -142,10 +141,7 @@ def read_captions(path: str | Path, root: str | Path | DataRoot | None = None, l
 
 def _json_rows(content: bytes, path: Path) -> list[tuple[str | None, Any]]:
     """(name or None, row) of each item."""
-    try:
-        raw = json.loads(decode_text(content, str(path)))
-    except ValueError as error:
-        raise DataError(f"malformed JSON: {error}", str(path)) from None
+    raw = parse_json(content, str(path))
     if isinstance(raw, list):
         return [(None, row) for row in raw]
     if not isinstance(raw, dict):

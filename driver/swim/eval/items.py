@@ -1,7 +1,6 @@
 """Items of an evaluation's file, and the questions that they become."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from swim.data.root import DataRoot
 from swim.errors import DataError
-from swim.files import decode_text, read_file
+from swim.files import parse_json, read_file
 from swim.infer.answers import Question
 from swim.infer.questions import ItemFile, question_record
 
@@ -26,11 +25,8 @@ def read_items(
     Raises DataError for a file that is missing or no list, for an item that does not fit, and for an id given twice.
     """
     path = Path(path)
-    try:
-        content = read_file(path, "fix the path on the command line")
-        raws = json.loads(decode_text(content, str(path)))
-    except ValueError as error:
-        raise DataError(f"malformed JSON: {error}", str(path)) from None
+    content = read_file(path, "fix the path on the command line")
+    raws = parse_json(content, str(path))
     if not isinstance(raws, list) or not raws:
         raise DataError(f"expected a JSON list of items, found {type(raws).__name__}", str(path))
     items = {}

@@ -52,11 +52,8 @@ def bootstrap_means(values: np.ndarray, weights: np.ndarray, confidence: float =
     """
     values, weights = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     count = len(weights)
-    rng, even, weighted = (
-        np.random.default_rng(seed),
-        np.full(count, 1 / count),
-        np.c_[weights, weights[:, None] * values],
-    )
+    rng, even = np.random.default_rng(seed), np.full(count, 1 / count)
+    weighted = np.c_[weights, weights[:, None] * values]
     at_once = max(1, _DRAWN_AT_ONCE // count)
     blocks = [min(at_once, RESAMPLES - first) for first in range(0, RESAMPLES, at_once)]
     total, *sums = np.concatenate([rng.multinomial(count, even, size=block) @ weighted for block in blocks]).T

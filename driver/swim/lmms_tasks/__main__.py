@@ -20,7 +20,7 @@ from swim.data.bench import BenchD, BenchQ, parse_bench_d, parse_bench_q
 from swim.data.settings import READING_FILE, DataSettings, find_reading
 from swim.data.tags import strip_tags
 from swim.errors import DataError
-from swim.files import decode_text, read_file
+from swim.files import parse_json, read_file
 from swim.models.load import load_config
 from swim.video.clip import VisualBudget
 
@@ -60,10 +60,7 @@ def prepare_items(task: str, folder: Path):
     content = read_file(Path(os.environ[variable]), f"fix {variable}")
     path = Path(os.environ[variable]).resolve()
     root = Path(os.environ.get("VIDEOREFER_ROOT") or path.parent).resolve()
-    try:
-        raws = json.loads(decode_text(content, str(path)))
-    except ValueError as error:
-        raise DataError(f"malformed JSON: {error}", str(path)) from None
+    raws = parse_json(content, str(path))
     lines = []
     for position, raw in enumerate(raws):
         item, prompt, target = ask(raw, f"{path}, item {position}", root)

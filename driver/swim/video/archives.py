@@ -17,8 +17,8 @@ from glob import glob as local_glob
 from pathlib import Path
 
 from swim.errors import DataError, Reason
-from swim.files import write_atomically
-from swim.video.fetched import cache_root, fetched
+from swim.files import cache_root, write_atomically
+from swim.video.fetched import fetched
 from swim.video.remote import Stored, glob, is_url, read_range, stat, without_secrets
 
 _MEMBER = re.compile(r"(.+?\.(?:tar(?:\.\w+)?|tgz))::(.+)", re.IGNORECASE | re.DOTALL)

@@ -20,16 +20,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from swim.files import to_disk
+from swim.files import cache_root, to_disk
 from swim.video.remote import read_range, stat
 
 _ABANDONED_S = 24 * 3600.0
 _DEFAULT_GB = 20.0
 _PART_BYTES = 64 << 20
-
-
-def cache_root() -> Path:
-    return Path(os.environ.get("SWIM_CACHE") or "~/.cache/swim").expanduser()
 
 
 def limit_bytes() -> float:

@@ -110,7 +110,7 @@ class Marking:
         (track,) = self.tracker.by_clicks(frames, [marks.clicks(clicked[0])])
         if not track.masks:
             raise ValueError("Nothing was found there; click elsewhere on it.")
-        return dict(sorted(track.masks.items()))
+        return track.masks
 
     def _mask(self, pixels: np.ndarray, number: int, marks: Marks) -> np.ndarray | None:
         """bool[H, W] of the object in a frame, None while the clicks do not tell it."""

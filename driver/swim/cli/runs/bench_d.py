@@ -1,23 +1,22 @@
 """VideoRefer-Bench-D: descriptions of named objects, graded by a judge."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.table import Table
 
+from swim.cli.runs.ending import status_of
 from swim.cli.runs.evaluating import answering, demo_of, models_and_settings
 from swim.cli.runs.roots import root_of
 from swim.data.bench import parse_bench_d
 from swim.demo.judge import MODEL, Judge, serving
-from swim.errors import DataError
 from swim.eval.bench_d import describe, grade
 from swim.eval.compare import compare_with_last
 from swim.eval.items import console, read_items
 from swim.eval.judge import Case, estimate
 from swim.eval.published import BENCH_D, BENCH_D_ITEMS
 from swim.eval.stats import interval_words
-from swim.llm import Endpoint, ServiceRefuses
+from swim.llm import Endpoint
 
 JUDGE = "gpt-4o-2024-11-20"  # the paper's
 
@@ -126,8 +125,4 @@ def _judge_endpoint(options: argparse.Namespace) -> Endpoint:
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        return _run(options)
-    except (DataError, ValueError, ServiceRefuses) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(lambda: _run(options))

@@ -2,22 +2,20 @@
 
 import argparse
 import statistics
-import sys
 from pathlib import Path
 
 from rich.table import Table
 
+from swim.cli.runs.ending import status_of
 from swim.cli.runs.evaluating import answering, demo_of, models_and_settings
 from swim.cli.runs.roots import root_of
 from swim.data.bench import parse_bench_q
-from swim.errors import DataError
 from swim.eval.bench_q import evaluate
 from swim.eval.compare import compare_with_last
 from swim.eval.items import console, read_items
 from swim.eval.published import BENCH_Q, BENCH_Q_ITEMS
 from swim.eval.stats import interval_words
 from swim.infer.questions import ItemFile
-from swim.llm import ServiceRefuses
 
 DEMO_NOTE = (
     "These are the demo's questions, their options always in one order. Its tiny models can learn the patterns (Basic "
@@ -100,8 +98,4 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        return _run(options)
-    except (DataError, ValueError, ServiceRefuses) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(lambda: _run(options))

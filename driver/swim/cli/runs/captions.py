@@ -1,22 +1,20 @@
 """Captions of named objects, scored against references."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.table import Table
 
+from swim.cli.runs.ending import status_of
 from swim.cli.runs.evaluating import answering, demo_of, models_and_settings
 from swim.cli.runs.roots import root_of
 from swim.demo.facts import WHAT_PATTERN
-from swim.errors import DataError
 from swim.eval.captioned import SUBJECT, read_captions
 from swim.eval.captions import evaluate
 from swim.eval.compare import compare_with_last
 from swim.eval.items import console
 from swim.eval.scores_captions import HEADLINE, WORDS
 from swim.eval.stats import interval_words
-from swim.llm import ServiceRefuses
 from swim.prompts import CAPTION_PROMPT
 
 
@@ -57,8 +55,4 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        return _run(options)
-    except (DataError, ValueError, ServiceRefuses) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(lambda: _run(options))

@@ -1,18 +1,17 @@
 """NL-Refer from VideoRefer: a model turns `<objectN> <region>` into natural phrases, checked record by record."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from swim.cli.runs.ending import status_of
 from swim.cli.runs.roots import root_of
 from swim.construct.inputs import Estimate, survey
 from swim.construct.rewriter import Rewriter, RewriteSettings
 from swim.construct.run import REPLIES, construct
-from swim.errors import DataError
-from swim.llm import Asker, Endpoint, ServiceRefuses
+from swim.llm import Asker, Endpoint
 from swim.reply_cache import ReplyCache
 
 console = Console(soft_wrap=True)
@@ -79,8 +78,4 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        return _run(options)
-    except (DataError, ValueError, ServiceRefuses) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(lambda: _run(options))

@@ -16,17 +16,16 @@ phrase is left out, and named. Each caption becomes a record of its own; without
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from swim.cli.runs.construct import endpoint_of
+from swim.cli.runs.ending import status_of
 from swim.construct.from_masks import _has_column, check_phrases, console, name_by_hand, read_csv, videorefer_records
 from swim.construct.mask_files import VideoFacts, read_masks
 from swim.construct.rewriter import Rewriter, RewriteSettings
 from swim.construct.tasks import read_task
-from swim.errors import DataError
 from swim.files import write_atomically
-from swim.llm import Asker, ServiceRefuses
+from swim.llm import Asker
 from swim.reply_cache import ReplyCache
 from swim.video.clip import read_header
 
@@ -87,8 +86,4 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        return _run(options)
-    except (DataError, ValueError, OSError, ServiceRefuses) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(lambda: _run(options), OSError)

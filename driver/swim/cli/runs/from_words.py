@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from swim.cli.runs.construct import endpoint_of
+from swim.cli.runs.ending import status_of
 from swim.cli.runs.roots import root_of
 from swim.construct.checks import Refused
 from swim.construct.describing import Describer
@@ -36,7 +36,7 @@ from swim.eval.items import today
 from swim.files import write_atomically
 from swim.infer.answers import AnswerStore, Question
 from swim.infer.questions import question_record
-from swim.llm import Asker, ServiceRefuses
+from swim.llm import Asker
 from swim.model_name import weights_digest
 from swim.processes import processes
 from swim.reply_cache import ReplyCache
@@ -147,8 +147,4 @@ def _write(jobs: list[Job], store: AnswerStore[list], options: argparse.Namespac
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        return _run(options)
-    except (DataError, ValueError, OSError, ServiceRefuses) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(lambda: _run(options), OSError)
