@@ -16,7 +16,14 @@ from swim.data.skip_list import SkipList
 from swim.data.streaming import stream_records
 from swim.errors import DataError, Reason
 from swim.eval.items import read_items
-from swim.files import append_json_lines, cannot_read, human_bytes, read_json_lines
+from swim.files import (
+    append_json_lines,
+    cannot_read,
+    human_bytes,
+    read_json_lines,
+    whole_or_not_there,
+    write_atomically,
+)
 from swim.infer.questions import read_questions
 from swim.lmms_tasks.__main__ import prepare_items
 
@@ -30,6 +37,32 @@ def test_a_torn_line_harms_no_other(tmp_path):
     append_json_lines(path, [{"d": 4}])
     assert list(read_json_lines(path)) == [{"a": 1}, {"b": "\n"}, {"d": 4}]
     assert list(read_json_lines(tmp_path / "none.jsonl")) == []
+
+
+def test_a_file_is_as_before_until_it_is_whole(tmp_path):
+    path = tmp_path / "records.json"
+    write_atomically(path, "old")
+    with pytest.raises(OSError, match="disk full"), whole_or_not_there(path) as draft:
+        draft.write_text("ne")
+        raise OSError("disk full")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with whole_or_not_there(path) as draft:
+        draft.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "frames"
+    with pytest.raises(OSError, match="disk full"), whole_or_not_there(path) as draft:
+        draft.mkdir()
+        (draft / "0.png").write_bytes(b"0")
+        raise OSError("disk full")
+    assert list(tmp_path.iterdir()) == []
+    with whole_or_not_there(path) as draft:
+        draft.mkdir()
+        (draft / "0.png").write_bytes(b"0")
+    assert [entry.name for entry in path.iterdir()] == ["0.png"]
 
 
 def test_sizes_are_read_at_a_glance():

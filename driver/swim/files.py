@@ -6,8 +6,11 @@ import errno
 import hashlib
 import json
 import os
+import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +44,26 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def whole_or_not_there(path: Path) -> Iterator[Path]:
+    """Where to write what is to be at `path`, a file or a folder: it gets its name at the end, on the disk. After an error
+    nothing is left of it, and of a kill a hidden draft; what was at `path` before stays until then."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        yield draft
+        to_disk(draft)
+        os.replace(draft, path)
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, text: str):
     """Writes a file that is either whole or as it was before."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    with whole_or_not_there(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def to_disk(path: Path):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from swim.concurrently import run_concurrently
 from swim.data.mixture import Mixture, ResolvedSource, raw_row, root_of_row, row_record
 from swim.data.root import DataRoot
 from swim.errors import DataError
-from swim.files import append_json_lines, to_disk, write_atomically
+from swim.files import append_json_lines, whole_or_not_there, write_atomically
 from swim.video.remote import is_url
 from swim.video.sources import local_file
 
@@ -126,13 +125,11 @@ def _bring(row: dict, videos: Path, limit_s: float, locks: dict[Path, threading.
 def _copy(source: Path, target: Path):
     """Whole or not there; a folder of frames with what is in it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    if source.is_dir():
-        shutil.copytree(source, draft, dirs_exist_ok=True)
-    else:
-        shutil.copyfile(source, draft)
-        to_disk(draft)
-    os.replace(draft, target)
+    with whole_or_not_there(target) as draft:
+        if source.is_dir():
+            shutil.copytree(source, draft)
+        else:
+            shutil.copyfile(source, draft)
 
 
 def _named(raw: dict) -> list[str]:

@@ -26,6 +26,9 @@ class DemoOptions(BaseModel):
     language_model: Literal["smollm2"] | None = Field(
         None, description="a model that can talk, and conversations for it: smollm2; null: the tiny model"
     )
+    names_known: bool = Field(
+        True, description="false: a model that can talk, but has yet to learn the words for the colours that it sees"
+    )
     family: str = Field(DEMO_FAMILY, description=f"of the tiny model: {' or '.join(MODEL_TYPES)}")
 
     @field_validator("family")
@@ -39,6 +42,8 @@ class DemoOptions(BaseModel):
     def _can_talk(self):
         if self.language_model is not None and self.family != TALKING_FAMILY:
             raise ValueError(f"{self.language_model} fits family: {TALKING_FAMILY} alone, found {self.family}")
+        if self.language_model is None and not self.names_known:
+            raise ValueError("names_known: false needs a language_model; the tiny model knows no word anyway")
         return self
 
 
@@ -66,10 +71,11 @@ def make_demo_inputs(options: DemoOptions) -> DemoInputs:
         counts = (options.train_clips, options.held_out_clips)
         data = make_demo_data(root / name, *counts, options.seed, settings, kind="talking" if talks else "lettered")
         family = "" if options.family == DEMO_FAMILY else f"_{options.family}"
-        model = root / f"{kind}_model{family}_v{LAYOUT_VERSION}_seed{options.seed}"
+        nameless = "" if options.names_known else "_names_unknown"
+        model = root / f"{kind}_model{nameless}{family}_v{LAYOUT_VERSION}_seed{options.seed}"
         if not (model / "chat_template.jinja").exists():
             if talks:
-                build_talking_model(model, seed=options.seed)
+                build_talking_model(model, seed=options.seed, names_known=options.names_known)
             else:
                 texts = default_texts("lettered")
                 build_tiny_model(model, texts=texts, seed=options.seed, model_type=options.family)

@@ -41,10 +41,12 @@ def gguf_folder() -> Path:
     )
 
 
-def build_talking_model(output_dir: str | os.PathLike, seed: int = 0) -> Path:
+def build_talking_model(output_dir: str | os.PathLike, seed: int = 0, names_known: bool = True) -> Path:
     """Writes the model with its processor to `output_dir`, complete or not at all, and returns that path.
 
-    seed: of the vision tower's random filters. Raises NoLanguageModel.
+    seed: of the vision tower's random filters. names_known: otherwise colours, which name the demo's objects, are shown in
+    random vectors instead of their words: the model sees them as well, and has yet to learn what they are called. Raises
+    NoLanguageModel.
     """
     folder, output = gguf_folder(), Path(output_dir)
     language = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF_FILE, dtype=torch.float32)
@@ -59,7 +61,7 @@ def build_talking_model(output_dir: str | os.PathLike, seed: int = 0) -> Path:
     _copy_language_model(language, model)
     make_vision_informative(model.model.visual, family.tiny, torch.Generator().manual_seed(seed))
     processor = build_processor(tokenizer, CHAT_TEMPLATE, family)
-    _name_cells(model, processor, seed)
+    name_cells(model, processor, seed, names_known)
     end, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=[end, pad], pad_token_id=pad)
     unfinished = output.with_name(output.name + ".unfinished")
@@ -107,16 +109,20 @@ def _copy_language_model(language, model: PreTrainedModel):
 
 
 @torch.no_grad()
-def _name_cells(model: PreTrainedModel, processor, seed: int):
+def name_cells(model: PreTrainedModel, processor, seed: int, names_known: bool):
     """Fits the merger's last layer so that a cell's feature is near the words for what it shows.
 
     What pretraining on captions does for a real model, in one step of ridge regression on scenes of their own. Targets: of
     an object, the mean of its colour's and its pattern's word embedding; of the background, the mean of all words, which
-    says nothing; each times the share of the cell that it covers.
+    says nothing; each times the share of the cell that it covers. names_known: see build_talking_model.
     """
     settings = ClipSettings()
+    embeddings = model.model.language_model.embed_tokens.weight
     words = {word: _embedding(model, processor, word) for word in (*COLOURS, *PATTERNS)}
-    nothing = model.model.language_model.embed_tokens.weight.mean(0)
+    nothing, spread = embeddings.mean(0), embeddings.std(0)
+    if not names_known:
+        generator = torch.Generator().manual_seed(seed)
+        words |= {colour: nothing + spread * torch.randn(len(spread), generator=generator) for colour in COLOURS}
     tower, clips = model.model.visual, processor.video_processor
     last, tower.merger.mlp[-1] = tower.merger.mlp[-1], torch.nn.Identity()
     features, targets = [], []
@@ -135,7 +141,7 @@ def _name_cells(model: PreTrainedModel, processor, seed: int):
     penalty = RIDGE * inputs.square().mean() * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64)
     solution = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ wanted).T.float()
     tower.merger.mlp[-1] = last
-    size = model.model.language_model.embed_tokens.weight.square().mean().sqrt()
+    size = embeddings.square().mean().sqrt()
     gain = size / (inputs.float() @ solution.T).square().mean().sqrt()
     last.weight.copy_(solution[:, :-1] * gain)
     last.bias.copy_(solution[:, -1] * gain)

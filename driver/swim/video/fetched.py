@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from swim.files import cache_root, to_disk
+from swim.files import cache_root, to_disk, whole_or_not_there
 from swim.video.remote import read_range, stat
 
 _ABANDONED_S = 24 * 3600.0
@@ -85,15 +85,9 @@ def kept_copy(url: str, limit_s: float = 600.0) -> Path:
     if target.exists() and target.stat().st_size == found.size:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        with draft.open("wb") as file:
-            for start in tqdm(range(0, found.size, _PART_BYTES), desc=f"fetching {target.name}", unit="part", delay=2):
-                file.write(read_range(url, start, min(start + _PART_BYTES, found.size), limit_s))
-        to_disk(draft)
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_or_not_there(target) as draft, draft.open("wb") as file:
+        for start in tqdm(range(0, found.size, _PART_BYTES), desc=f"fetching {target.name}", unit="part", delay=2):
+            file.write(read_range(url, start, min(start + _PART_BYTES, found.size), limit_s))
     return target
 
 
