@@ -18,6 +18,7 @@ def launch(*arguments: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_processes_is_followed_by_one_line(tmp_path):
     """It was followed by a block of torchelastic's, which said nothing of the error."""
     script = REPOSITORY / "run_scripts/run_sft.sh"

@@ -22,6 +22,7 @@ def rehearsed(tmp_path_factory) -> tuple[dict, str, str]:
     return json.loads((output / "gpu_report.json").read_text()), page, done.stdout
 
 
+@pytest.mark.slow
 def test_every_part_runs_and_says_that_it_is_a_rehearsal(rehearsed):
     report, page, printed = rehearsed
     assert set(report["parts"]) == {"tests", "overhead", "training_step", "maps", "feeding"}
@@ -30,6 +31,7 @@ def test_every_part_runs_and_says_that_it_is_a_rehearsal(rehearsed):
     assert set(report["seconds"]) == set(report["parts"])
 
 
+@pytest.mark.slow
 def test_gpu_tests_are_skipped_and_counted_so(rehearsed):
     report, page, _ = rehearsed
     tests = report["parts"]["tests"]
@@ -37,6 +39,7 @@ def test_gpu_tests_are_skipped_and_counted_so(rehearsed):
     assert f"GPU tests: 0 passed, {tests['skipped']} skipped." in page
 
 
+@pytest.mark.slow
 def test_ratios_are_those_of_the_measured_numbers(rehearsed):
     report, page, _ = rehearsed
     for row in report["parts"]["training_step"]["results"]:

@@ -105,6 +105,7 @@ def test_a_clean_mixture_has_status_0(clips, tmp_path):
     assert report["bad"] == 0 and "tokens" not in report
 
 
+@pytest.mark.slow
 def test_a_killed_check_goes_on_to_the_same_result(mixture, train_config, tmp_path):
     def command(output):
         options = ["--decode", "full", "--workers", "1", "--train_config", str(train_config), "--output", str(output)]

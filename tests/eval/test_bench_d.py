@@ -148,7 +148,8 @@ def test_a_wrong_key_stops_at_once_and_keeps_what_was_judged(options, many, tmp_
         assert bench_d.main(options(server, questions=many)) == 0
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 10])
 def test_killed_judging_ends_in_the_same_files_and_pays_once(options, many, tmp_path, kills):
     rng = random.Random(0)
 

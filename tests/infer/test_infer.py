@@ -322,7 +322,8 @@ def test_two_cpu_processes_share_the_questions(sources, chatty_dir, tmp_path):
     assert done.stdout.count("5 of 5 questions are answered") == 1
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 10])
 def test_killed_batches_end_in_the_same_file(sources, ask, chatty_dir, tmp_path, kills):
     """Two processes, killed and run again: byte for byte the answers and errors of a run that nobody disturbed."""
     kinds = [{"video": "clip.mp4"}, {"video": "frames", "fps": 5}, {"image": "image.png"}, {"video": "broken.mp4"}]

@@ -71,7 +71,7 @@ IN_MEMORY = {
 
 @pytest.mark.parametrize(
     "mode",
-    [pytest.param(mode, marks=pytest.mark.slow if mode != "ZeRO-3 offload, bf16" else ()) for mode in IN_MEMORY],
+    [pytest.param(mode, marks=pytest.mark.slow if mode != "DDP" else ()) for mode in IN_MEMORY],
 )
 def test_the_estimated_memory_is_that_of_all_tensors_before_a_step(configure, larger_model, mode):
     """Within a tenth. The batch and the padding of DeepSpeed's flat buffers are not estimated."""

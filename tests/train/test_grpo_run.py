@@ -28,6 +28,7 @@ UNEVEN = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_is_bit_exact(configure_grpo):
     whole, broken = configure_grpo("whole", **UNEVEN), configure_grpo("broken", **UNEVEN)
     run_through(whole)

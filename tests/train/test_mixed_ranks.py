@@ -46,8 +46,8 @@ def train_alone(pairs: list[tuple[str, str]]) -> tuple[list[list[dict]], dict[st
     return recorded, {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.usefixtures("each_family")
-def test_ranks_with_different_kinds_of_samples(tmp_path):
+@pytest.mark.parametrize("each_family", ["qwen2_5_vl", pytest.param("qwen3_vl", marks=pytest.mark.slow)], indirect=True)
+def test_ranks_with_different_kinds_of_samples(tmp_path, each_family):
     """No hang, the tower once per micro-step on each rank, and the weights of one process that averages both losses."""
     found = run_ranks(tmp_path, EVERY_PAIR, timeout_s=600)
     expected, trained = train_alone(EVERY_PAIR)
@@ -66,12 +66,10 @@ def test_ranks_with_different_kinds_of_samples(tmp_path):
         assert float(error.norm()) <= 1e-2 * float(moved.norm()) + 1e-6, name
 
 
-@pytest.mark.parametrize(
-    "pairs",
-    [[("supervised video", "text"), ("supervised image", "video")], pytest.param(EVERY_PAIR, marks=pytest.mark.slow)],
-)
-@pytest.mark.parametrize("each_family", ["qwen2_5_vl", pytest.param("qwen3_vl", marks=pytest.mark.slow)], indirect=True)
-def test_a_frozen_tower_runs_once_and_never_backward_with_the_same_bits(tmp_path, pairs, each_family):
+@pytest.mark.slow
+@pytest.mark.parametrize("pairs", [[("supervised video", "text"), ("supervised image", "video")], EVERY_PAIR])
+@pytest.mark.usefixtures("each_family")
+def test_a_frozen_tower_runs_once_and_never_backward_with_the_same_bits(tmp_path, pairs):
     """Under ZeRO-3 on two processes with checkpointing, as against a tower that takes part in the backward pass."""
     runs, trained = {}, {}
     for tower in ("frozen", "differentiated"):

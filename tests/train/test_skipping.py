@@ -197,6 +197,7 @@ def test_an_empty_batch_learns_nothing_and_has_gradients(configure, collator, di
     assert all(gradient is not None and not gradient.any() for gradient in gradients)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_lists_each_skipped_record_once(configure, dirty):
     changes = {"data_config": dirty / "train.yaml", "max_length": 400, "decode_time_limit_s": 2.0}
     options = {"on_bad_record": "skip", "max_bad_fraction": 0.5, "max_steps": 8, "save_steps": 4, "save_total_limit": 5}
