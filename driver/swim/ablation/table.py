@@ -16,16 +16,18 @@ from swim.ablation.plan import Variant
 from swim.markdown import head
 from swim.markdown import row as row_of
 
-# Scores with a scale of their own, for the figure; the others are as long as they need.
-SCALES = {
-    "pointing": (0, 1),
-    "pointing_swapped": (0, 1),
-    "inside": (0, 1),
-    "answers": (0, 1),
-    "bench_q": (0, 1),
-    "bench_d": (0, 5),
+# Of the figure: a score's name and its scale; None is as long as it needs to be.
+PANELS: dict[str, tuple[str, tuple[float, float] | None]] = {
+    "pointing": ("pointing", (0, 1)),
+    "pointing_swapped": ("pointing, another\nobject named", (0, 1)),
+    "inside": ("attention inside", (0, 1)),
+    "answers": ("answers right", (0, 1)),
+    "perplexity": ("perplexity", None),
+    "bench_q": ("Bench-Q, right", (0, 1)),
+    "bench_d": ("Bench-D, 0 to 5", (0, 5)),
 }
 CONFIDENCE = 0.95
+INK, ACCENT, PALE = "#333333", "#c2410c", "#9ca3af"
 
 Scores = dict[str, float]
 
@@ -97,29 +99,58 @@ def as_markdown(rows: Sequence[Row], seeds: Sequence[int]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path):
-    """A row of panels for each axis, a panel for each score: a bar for each variant, a dot for each seed."""
+    """A panel for each score; in it a line for each variant: its mean over the seeds, its range, and a ring for each seed.
+
+    Variants stand in groups, one for each axis. What the others of a group are compared with is in colour.
+    """
     axes = {axis: some for axis, some in by_axis(rows).items() if _columns(some)}
     if not axes:
         return
     columns = _columns(rows)
-    figure, panels = plt.subplots(len(axes), len(columns), figsize=(2.1 * len(columns), 2.7 * len(axes)), squeeze=False)
-    colours = plt.get_cmap("tab10")
-    for line, (axis, some) in zip(panels, axes.items()):
-        for panel, score in zip(line, columns):
-            for place, row in enumerate(some):
-                values = row.values(score)
-                if values:
-                    panel.bar(place, np.mean(values), color=colours(place % 10), alpha=0.6, width=0.75)
-                    panel.plot([place] * len(values), values, "o", color="0.25", markersize=3)
-            panel.set_title(f"{axis}: {score}", fontsize=8)
-            panel.set_xticks(range(len(some)), [row.variant.name for row in some], rotation=60, ha="right", fontsize=7)
-            panel.tick_params("y", labelsize=7)
-            panel.spines[["top", "right"]].set_visible(False)
-            if score in SCALES:
-                panel.set_ylim(*SCALES[score])
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    lines = sum(len(some) + 1 for some in axes.values())
+    size = (2.0 + 1.5 * len(columns), 0.9 + 0.24 * lines)
+    figure, panels = plt.subplots(1, len(columns), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    names: list[tuple[int, str, bool]] = []  # (line, text, whether it is an axis)
+    line = 0
+    for axis, some in axes.items():
+        names.append((line, axis, True))
+        reference = reference_of(some)
+        for row in some:
+            line += 1
+            names.append((line, row.variant.name, False))
+            for panel, score in zip(panels[0], columns):
+                _draw(panel, line, row.values(score), ACCENT if row is reference else INK)
+        line += 1
+    for panel, score in zip(panels[0], columns):
+        title, scale = PANELS.get(score, (score, None))
+        panel.set_title(title, fontsize=8)
+        panel.tick_params("x", labelsize=7)
+        panel.tick_params("y", length=0)
+        panel.grid(axis="x", color="0.9", linewidth=0.7)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.xaxis.set_major_formatter("{x:g}")
+        low, high = panel.get_xlim()
+        if scale is not None:
+            panel.set_xlim(scale[0] - 0.03 * scale[1], 1.03 * scale[1])
+        elif high > 10 * max(low, 1):
+            panel.set_xscale("log")
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter("")
+    first = panels[0][0]
+    first.set_yticks([place for place, _, _ in names], [text for _, text, _ in names], fontsize=8)
+    for label, (_, _, is_axis) in zip(first.get_yticklabels(), names):
+        label.set_fontweight("bold" if is_axis else "normal")
+    first.set_ylim(line - 0.4, -0.6)
+    figure.savefig(path, dpi=200)
     plt.close(figure)
+
+
+def _draw(panel, line: int, values: list[float], colour: str):
+    if values:
+        panel.plot([min(values), max(values)], [line, line], color=colour, linewidth=1.2)
+        panel.plot(values, [line] * len(values), "o", markersize=3.5, markerfacecolor="none", markeredgecolor=PALE)
+        panel.plot([np.mean(values)], [line], "|", color=colour, markersize=9, markeredgewidth=2)
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
