@@ -40,6 +40,8 @@ def test_the_tables_hold_what_was_measured_and_say_what_is_missing():
     assert "| dice | 0.80 (0.60 to 0.90) | 0, 1, 2 |" in lines
     assert "| before \\| &lt;x> | 0.10 | 0 |" in lines
     assert "| dice | +0.20 (-0.05 to +0.45) |" in lines and "| before \\| &lt;x> | -0.40 |" in lines
+    almost = Row(Variant("loss", "almost", {"a": 1}), {0: {"pointing": 0.499}})
+    assert "| almost | 0.00 |" in as_markdown([BASE, almost], [0]).splitlines()  # not -0.00
     assert "Not measured on every seed yet: loss: before | <x>." in lines
     assert "nothing measured yet" in as_markdown([Row(BASE.variant, {})], [0])
     assert "Not measured" not in as_markdown([BASE, DICE], [0, 1, 2])

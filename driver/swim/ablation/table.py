@@ -108,7 +108,7 @@ def plot(rows: Sequence[Row], path: Path):
         return
     columns = _columns(rows)
     lines = sum(len(some) + 1 for some in axes.values())
-    size = (2.0 + 1.5 * len(columns), 0.9 + 0.24 * lines)
+    size = (2.0 + 1.2 * len(columns), 0.9 + 0.24 * lines)
     figure, panels = plt.subplots(1, len(columns), figsize=size, sharey=True, squeeze=False, layout="constrained")
     names: list[tuple[int, str, bool]] = []  # (line, text, whether it is an axis)
     line = 0
@@ -169,7 +169,12 @@ def _less(row: Row, reference: Row, score: str) -> str:
     if found is None:
         return ""
     mean, edges = found
-    return f"{mean:+.2f}" if edges is None else f"{mean:+.2f} ({edges[0]:+.2f} to {edges[1]:+.2f})"
+    return _signed(mean) if edges is None else f"{_signed(mean)} ({_signed(edges[0])} to {_signed(edges[1])})"
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.2f}"
+    return text if text[1:].strip("0.") else text[1:]
 
 
 def _seeds(row: Row) -> str:
