@@ -47,7 +47,7 @@ def file_sha256(path: Path) -> str:
 @contextmanager
 def whole_or_not_there(path: Path) -> Iterator[Path]:
     """Where to write what is to be at `path`, a file or a folder: it gets its name at the end, on the disk. After an error
-    nothing is left of it, and of a kill a hidden draft; what was at `path` before stays until then."""
+    nothing is left of it, after a kill a hidden draft; what was at `path` before stays until then."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield draft

