@@ -3,6 +3,7 @@
 import json
 import random
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -99,6 +100,21 @@ def test_a_finished_ablation_runs_nothing(folder, killed_once):
     before = {path: path.stat().st_mtime_ns for path in (folder / "whole/cells").rglob("*.json")}
     assert "0 of them to be run" in run_to_its_end(folder, "whole")
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "whole/cells").rglob("*.json")}
+
+
+def test_tables_of_what_is_measured_so_far_train_nothing(folder, killed_once):
+    content = yaml.safe_load((folder / "ablation.yaml").read_text())
+    content["axes"]["loss"]["focal"] = {"attention_supervision.loss": "focal"}
+    (folder / "more.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    cells = sorted((folder / "whole/cells").iterdir())
+    for name, status in (("more", 3), ("ablation", 0)):
+        script = [sys.executable, "-m", "swim", "ablate", str(folder / f"{name}.yaml")]
+        done = subprocess.run([*script, "--output", str(folder / "whole"), "--tables_only"], capture_output=True)
+        assert done.returncode == status, done.stderr
+        assert results(folder, "whole") == killed_once
+        table = (folder / "whole/ablation.md").read_text()
+        assert ("Not measured on every seed yet: loss: focal." in table) == (name == "more")
+    assert cells == sorted((folder / "whole/cells").iterdir())
 
 
 @pytest.mark.slow

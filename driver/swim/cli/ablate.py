@@ -9,7 +9,8 @@ seeds, or start it several times to share the work. With NPROC=8 each training r
 
 Writes ablation.md, ablation.json and ablation.png into the output folder, and each training into cells/ID there.
 
-Exit status: 0 when the tables are complete, 1 when a training failed or the file does not fit, 3 when others still run.
+Exit status: 0 when the tables are complete, 1 when a training failed or the file does not fit, 3 when others still run,
+and of --tables_only when something is not measured yet.
 """
 
 from swim.command_line import command_parser
@@ -24,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--only", metavar="ID", help="run this training alone, and write no tables")
     parser.add_argument("--dry_run", action="store_true", help="list the trainings and which of them have run")
+    parser.add_argument(
+        "--tables_only", action="store_true", help="write the tables of what is measured so far, and train nothing"
+    )
     options = parser.parse_args(arguments)
     from swim.cli.runs.ablate import run
 

@@ -26,7 +26,7 @@ from swim.model_name import weights_digest
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.run import train
 
-STILL_RUNNING = 3  # exit status: the rest is under way elsewhere
+INCOMPLETE = 3  # exit status: the rest is under way elsewhere, or was not asked for
 IN_USE = 75  # of the process of one training: another has claimed it
 SCORES_FILE = "scores.json"
 
@@ -93,6 +93,9 @@ def _run_all(options: argparse.Namespace) -> int:
         return 0
     output.mkdir(parents=True, exist_ok=True)
     open_cells = [cell for cell in cells.values() if not cell.is_complete()]
+    if options.tables_only:
+        write_tables(ablation, cells, output)
+        return INCOMPLETE if open_cells else 0
     console.print(
         f"{len(cells)} trainings and starts for {len(ablation.variants)} variants and {len(ablation.file.seeds)} seeds, "
         f"{len(open_cells)} of them to be run or measured; {output}/cells"
@@ -109,7 +112,7 @@ def _run_all(options: argparse.Namespace) -> int:
             f"{len(elsewhere)} are run by other processes; whoever ends last writes the whole tables, or give the same "
             "command again"
         )
-    return 1 if failed else STILL_RUNNING if elsewhere else 0
+    return 1 if failed else INCOMPLETE if elsewhere else 0
 
 
 def plan_cells(ablation: Ablation, output: Path) -> dict[str, Cell]:
