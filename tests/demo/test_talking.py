@@ -98,6 +98,12 @@ def test_a_tiny_model_has_no_names_to_leave_out():
         load_config(DEMO_CONFIG, ["--demo.names_known=false"])
 
 
+def test_the_command_refuses_to_leave_out_names_that_no_model_knows(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        demo.main(["--output", str(tmp_path / "d"), "--names_known", "false"])
+    assert "--names_known false needs --language_model" in capsys.readouterr().err and not (tmp_path / "d").exists()
+
+
 def test_the_command_says_what_is_missing_before_it_draws(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("swim.demo.talking.PACKAGE", "no_such_package")
     assert demo.main(["--output", str(tmp_path / "d"), "--language_model", "smollm2"]) == 2
@@ -107,7 +113,10 @@ def test_the_command_says_what_is_missing_before_it_draws(monkeypatch, tmp_path,
 @pytest.mark.slow
 def test_the_command_makes_conversations_and_their_model(tmp_path):
     options = ["--train_clips", "2", "--held_out_clips", "1", "--language_model", "smollm2", "--workers", "1"]
-    assert demo.main(["--output", str(tmp_path), *options]) == 0
+    assert demo.main(["--output", str(tmp_path), "--names_known", "false", *options]) == 0
     records = json.loads((tmp_path / "train.json").read_text())
     assert [len(record["conversations"]) for record in records] == [6, 6]
-    assert load_weights(tmp_path / "model").config.text_config.num_hidden_layers == 30
+    model, processor = load_weights(tmp_path / "model").eval(), AutoProcessor.from_pretrained(tmp_path / "model")
+    assert model.config.text_config.num_hidden_layers == 30
+    colours, patterns = shares_named(model, processor)
+    assert colours < 0.4 and patterns > 0.6  # as above

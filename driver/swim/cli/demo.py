@@ -35,15 +35,23 @@ def main(arguments: list[str] | None = None) -> int:
         choices=["smollm2"],
         help="conversations and a model that can talk (default: questions, no model)",
     )
+    parser.add_argument(
+        "--names_known",
+        type=_switch,
+        default=True,
+        help="false: the model that can talk has yet to learn the words for the colours that it sees",
+    )
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     for field in fields(ClipSettings):
         read = _switch if field.type is bool else field.type
         parser.add_argument(f"--{field.name}", type=read, default=field.default, help=field.metadata["help"])
     args = parser.parse_args(arguments)
+    talks = args.language_model is not None
+    if not (talks or args.names_known):
+        parser.error("--names_known false needs --language_model")
     from swim.demo.clips import make_demo_data
     from swim.demo.talking import build_talking_model, gguf_folder
 
-    talks = args.language_model is not None
     try:
         if talks:
             gguf_folder()  # before minutes of drawing
@@ -51,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         counts = (args.train_clips, args.held_out_clips)
         data = make_demo_data(args.output, *counts, args.seed, settings, args.workers, "talking" if talks else "open")
         if talks:
-            print(build_talking_model(data.data_root / "model", args.seed))
+            print(build_talking_model(data.data_root / "model", args.seed, args.names_known))
     except (RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
