@@ -79,7 +79,8 @@ class TrainConfig(BaseModel):
     report: bool = Field(
         False,
         description="train a control without the mask loss too, and compare before, control and after on the records of "
-        "eval_grounding, or the demo's: comparison.md, pictures, summary.json; needs one process",
+        "eval_grounding, or the demo's: comparison.md, pictures, summary.json; needs one process. model_name_or_path, data_config or "
+        "max_steps on the command line turns it off, unless it is given there too",
     )
     system_prompt: str = Field(SYSTEM_PROMPT, description="system message of every conversation")
     max_frames: int = Field(VisualBudget.max_frames, ge=1, description="maximum frames per video")
