@@ -47,10 +47,32 @@ fingerprint() {
     transformers/fork_backend.py transformers/fork_tools/*.py transformers/patches/* && pwd) | sha256sum | cut -d' ' -f1
 }
 
+# check_room PYTHON: stops before the downloads where the disk is too small, rather than minutes later and half-way. What
+# the environment holds already is not needed again.
+check_room() {
+  [[ "$(uname -s) $(uname -m)" == "Linux x86_64" ]] || return 0 # CUDA's libraries are most of it: elsewhere there are none
+  "$1" - <<'PYTHON'
+import os, shutil, sys, sysconfig, tempfile
+
+PACKAGES, DOWNLOADS = 6.6e9, 2e9  # bytes, measured; either lock. The downloads wait in TMPDIR until all are there.
+packages, downloads = sysconfig.get_path("purelib"), tempfile.gettempdir()
+held = sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(packages) for name in names)
+missing = max(0, 1 - held / PACKAGES)
+needs = {downloads: DOWNLOADS * missing, packages: PACKAGES * missing}
+if os.stat(packages).st_dev == os.stat(downloads).st_dev:
+    needs = {packages: sum(needs.values())}
+for folder, need in needs.items():
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        sys.exit(f"setup: {free / 1e9:.1f} GB free in {folder}, about {need / 1e9:.1f} GB needed; make room, or name another disk ({'TMPDIR' if folder == downloads else 'an environment there, as VIRTUAL_ENV'}), then run this again")
+PYTHON
+}
+
 # install_locked PYTHON LOCK: everything that the lock file names, the fork, and the driver. Their own dependencies are
 # among what the lock names, so that no other release of any package can come in.
 install_locked() {
   local pip=("$1" -m pip --disable-pip-version-check)
+  check_room "$1"
   echo "setup: installing $(grep -c '^[a-z].*==' "$2") packages into $("$1" -c 'import sys; print(sys.prefix)'), minutes:"
   "${pip[@]}" install --no-deps --require-hashes --requirement "$2"
   echo "setup: fetching and patching the fork"

@@ -6,6 +6,7 @@ As `transformers.test_mrope` it would take the place of the real transformers.
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,3 +135,22 @@ def data_of(demo_data, tmp_path):
         return tmp_path / "train.yaml"
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Function: a file system of so many bytes, mounted."""
+    mounted = []
+
+    def make(size: int) -> Path:
+        place = tmp_path / "small"
+        place.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount a file system here: {done.stderr.decode().strip()}")
+        mounted.append(place)
+        return place
+
+    yield make
+    for place in mounted:
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -3,11 +3,13 @@
 import hashlib
 import importlib.metadata
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,23 @@ def test_an_environment_that_is_gone_is_told_in_one_line(lonely, tmp_path, name)
     status, (line,) = lonely(**{name: str(tmp_path / "gone"), "CONDA_DEFAULT_ENV": "work"})
     assert (
         status == 1 and line.startswith(f"setup: {tmp_path}/gone/bin/python is no Python") and f"unset {name}" in line
+    )
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="the sizes are of this platform")
+@pytest.mark.parametrize(("small", "needed"), [("packages", "6.6"), ("downloads", "2.0")])
+def test_a_disk_too_small_for_the_packages_is_told_before_the_downloads(tmp_path, small_disk, small, needed):
+    disk = small_disk(100_000_000)
+    environment = (disk if small == "packages" else tmp_path) / "a venv"
+    venv.create(environment, with_pip=True)
+    downloads = disk if small == "downloads" else tmp_path
+    variables = os.environ | {"VIRTUAL_ENV": str(environment), "TMPDIR": str(downloads)}
+    command = ["bash", str(REPOSITORY / "setup.sh")]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Collecting" not in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert re.match(
+        rf"setup: 0\.1 GB free in {disk}\S* ?.*, about {needed} GB needed; make room, or name another", line
     )
 
 

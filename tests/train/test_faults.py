@@ -177,25 +177,6 @@ def test_a_signal_to_the_launcher_saves(configure, number):
     assert len(curve(folder)) == 41  # each step once, and the end
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Function: a file system of so many bytes, mounted."""
-    mounted = []
-
-    def make(size: int) -> Path:
-        place = tmp_path / "small"
-        place.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True)
-        if done.returncode:
-            pytest.skip(f"cannot mount a file system here: {done.stderr.decode().strip()}")
-        mounted.append(place)
-        return place
-
-    yield make
-    for place in mounted:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 @pytest.mark.parametrize(
     ("processes", "mode"),
     [(1, {}), pytest.param(2, SHARING["ZeRO-3"], marks=pytest.mark.slow)],
