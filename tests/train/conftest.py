@@ -58,6 +58,7 @@ def configure(tiny_model_dir, demo_data, tmp_path):
             "warmup_steps": 0,
             "logging_steps": 1,
             "disable_tqdm": True,
+            "report": False,
             **changes,
         }
         return load_config(DEMO_YAML, [f"--{key}={value}" for key, value in keys.items()])
@@ -81,6 +82,7 @@ def configure_grpo(tiny_model_dir, demo_data, tmp_path):
             "warmup_steps": 0,
             "logging_steps": 1,
             "disable_tqdm": True,
+            "report": False,
             **changes,
         }
         return load_config(GRPO_YAML, [f"--{key}={value}" for key, value in keys.items()], GRPOTrainConfig)

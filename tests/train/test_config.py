@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from swim.cli.runs.train import load_training
 from swim.models.supervision import AttentionSupervisionConfig
 from swim.train.config import ConfigError, TrainConfig, differing_keys, load_config, parse_overrides
 from swim.train.grpo_config import GRPOTrainConfig
@@ -57,11 +58,28 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("given", ["--model_name_or_path=m", "--data_config=d", "--max_steps=3"])
-def test_what_the_user_gives_turns_the_report_off(tmp_path, given):
-    path = write(tmp_path, "output_dir: o\ndemo_report: true\nmax_steps: 9\n")
-    assert load_config(path).report
-    assert not load_config(path, [given]).report
-    assert load_config(path, [given, "--report=true"]).report
+def test_a_training_other_than_the_files_gets_no_report_and_says_so(tmp_path, monkeypatch, capsys, given):
+    command = ["--config", str(write(tmp_path, "output_dir: o\ndemo_report: true\nmax_steps: 9\n"))]
+    for own in ([], ["--learning_rate=1"], [given, "--report=true"], [given, "--demo_report=true"]):
+        assert load_training(command + own).report
+    assert load_training([*command, given, "--report=false"]).report is False
+    assert capsys.readouterr().out == ""
+    assert not load_training([*command, given]).report
+    assert f"no report (comparison, pictures, summary.json): with {given.partition('=')[0]} " in capsys.readouterr().out
+    monkeypatch.setenv("RANK", "1")
+    assert not load_training([*command, given]).report and capsys.readouterr().out == ""
+
+
+def test_several_processes_make_no_report_and_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    command = ["--config", str(write(tmp_path, "output_dir: o\n")), "--report", "true"]
+    assert not load_training(command).report
+    assert capsys.readouterr().out == "no report (comparison, pictures, summary.json): it needs a single process\n"
+
+
+def test_a_file_without_a_report_is_silent(tmp_path, capsys):
+    assert not load_training(["--config", str(write(tmp_path, "output_dir: o\n")), "--max_steps=3"]).report
+    assert capsys.readouterr().out == ""
 
 
 def test_differing_keys_ignore_what_changes_no_result():

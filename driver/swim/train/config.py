@@ -263,14 +263,11 @@ def load_config(
 ) -> Config:
     """The YAML file with command-line overrides: ["--learning_rate", "1e-4", "--attention_supervision.layers", "[2]"].
 
-    Values are YAML. A model, a data config or max_steps given on the command line turns report off unless it is
-    given too. Raises ConfigError for a missing or malformed file, an unknown key or a value of the wrong type.
+    Values are YAML. Raises ConfigError for a missing or malformed file, an unknown key or a value of the wrong type.
     """
     own = set(kind.model_fields) - {"arguments"}
     flat = _known_keys(_read(Path(path)), own, f"{path}: ", kind.table)
     given = _known_keys(parse_overrides(overrides), own, "command line: ", kind.table)
-    if {"model_name_or_path", "data_config", "max_steps"} & set(given):
-        given.setdefault("report", False)
     _merge(flat, given)
     arguments = {key: flat[key] for key in flat if key not in own}
     problem = check_arguments(arguments, flat.get("eval_grounding") is not None, kind.table)

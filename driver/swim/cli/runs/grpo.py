@@ -1,7 +1,6 @@
 """GRPO from the arguments of the command line, what it starts from, and what it changed."""
 
 import json
-import os
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from swim.attention.figure import show_maps
 from swim.cli.runs.comparison import TOLD_RECORDS, control_config, held_out_of
 from swim.cli.runs.demo_defaults import DEMO_CONFIG, with_demo_inputs
 from swim.cli.runs.held_out import HeldOut, Scores, evaluate, phrase_of
-from swim.cli.runs.train import in_one_line, split_config
+from swim.cli.runs.train import in_one_line, load_training
 from swim.markdown import head, row
 from swim.train.config import TrainConfig, load_config
 from swim.train.grpo_config import GRPOTrainConfig
@@ -30,15 +29,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]):
-    config = load_config(*split_config(arguments), GRPOTrainConfig)
+    config = load_training(arguments, GRPOTrainConfig)
     if config.model_name_or_path is None:
         config = config.model_copy(update={"model_name_or_path": _demo_start(config)})
     config = with_demo_inputs(config)
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if config.report and several:
-        console.print("report needs a single process: no pictures, no summary.json")
     # whatever is wrong with them shows before hours of training
-    held_out = held_out_of(config) if config.report and not several else None
+    held_out = held_out_of(config) if config.report else None
     train(config)
     if held_out is not None:
         _report(config, held_out)

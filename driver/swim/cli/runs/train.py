@@ -5,16 +5,22 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from swim.cli.runs.comparison import train_and_report
 from swim.cli.runs.demo_defaults import with_demo_inputs
 from swim.errors import DataError
 from swim.lock import FolderInUse
-from swim.train.config import ConfigError, TrainConfig, load_config
+from swim.train.arguments import rename
+from swim.train.config import Config, ConfigError, TrainConfig, load_config, parse_overrides
 from swim.train.faults import TrainingFault
 from swim.train.run import train
 from swim.train.signals import Stopped
 from swim.train.skipping import TooManyBadRecords
+
+# Keys of the command line with which a training is no longer the one that its file reports on: a trial of a few steps, a
+# model or data of one's own.
+OTHER_TRAINING = ("model_name_or_path", "data_config", "max_steps")
 
 
 def run(arguments: list[str]) -> int:
@@ -22,14 +28,39 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]):
-    config: TrainConfig = with_demo_inputs(load_config(*split_config(arguments)))
-    if config.report and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        print("report needs a single process: no control, no pictures, no summary.json")
-        config.report = False
+    config: TrainConfig = with_demo_inputs(load_training(arguments))
     if config.report:
         train_and_report(config)
     else:
         train(config)
+
+
+def load_training(
+    arguments: list[str],
+    kind: type[Config] = TrainConfig,  # type: ignore[assignment]  # mypy wants a default of every Config
+) -> Config:
+    """The configuration that a command line asks for; where it gets no report although the file wants one, it says so.
+
+    Raises ConfigError.
+    """
+    path, overrides = split_config(arguments)
+    config = load_config(path, overrides, kind)
+    reason = _no_report(rename(parse_overrides(overrides))) if config.report else None
+    if reason is not None:
+        config.report = False
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"no report (comparison, pictures, summary.json): {reason}", flush=True)
+    return config
+
+
+def _no_report(given: dict[str, Any]) -> str | None:
+    """Why there is none, or None. given: the keys of the command line."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        return "it needs a single process"
+    other = [f"--{key}" for key in OTHER_TRAINING if key in given]
+    if other and "report" not in given:
+        return f"with {' and '.join(other)} this is another training than the file's; --report true asks for one"
+    return None
 
 
 def in_one_line(work: Callable[[], int | None]) -> int:
