@@ -58,12 +58,22 @@ class Checkpoints:
                 break
             kept.remove(path)
             self._rename(path)  # a kill while it is deleted leaves nothing that looks like a checkpoint
-        for path in self.folder.glob(f"checkpoint-*{_ASIDE}"):
+        for path in self._aside():
             shutil.rmtree(path, ignore_errors=True)
+
+    def delete_all(self):
+        """Of a run that is finished and will not be resumed: they take several times the room of its weights."""
+        for path in self._all():
+            self._rename(path)
+        for path in self._aside():
+            shutil.rmtree(path)
 
     def _all(self) -> list[Path]:
         found = [path for path in self.folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
         return sorted(found, key=step_of)
+
+    def _aside(self) -> list[Path]:
+        return list(self.folder.glob(f"checkpoint-*{_ASIDE}"))
 
     def _rename(self, path: Path) -> Path:
         aside = path.with_name(path.name + _ASIDE)

@@ -23,6 +23,7 @@ from swim.concurrently import killed_with_parent, run_concurrently
 from swim.files import write_atomically
 from swim.lock import FolderInUse, alone_in
 from swim.model_name import weights_digest
+from swim.train.checkpoints import Checkpoints
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.run import train
 
@@ -170,18 +171,19 @@ def _run_cell(options: argparse.Namespace):
 
 
 def _train(cell: Cell):
-    """Trains, or resumes; returns at once if it is finished."""
+    """Trains, or resumes; returns at once if it is finished. Of a finished training the weights stay, not checkpoints."""
     config = cell.config.model_copy(update={"output_dir": str(cell.folder / "run"), "report": False})
     count = int(os.environ.get("NPROC", "1"))
     if count == 1:
         train(config)
-        return
-    path = cell.folder / "cell.yaml"
-    write_atomically(path, json.dumps(config.to_flat()))  # which is YAML too
-    launch = [sys.executable, "-m", "swim.launch", "--nproc_per_node", str(count), "--standalone"]
-    done = subprocess.run([*launch, "-m", "swim", "train", "--config", str(path)], preexec_fn=killed_with_parent)
-    if done.returncode:
-        raise ConfigError(f"the training ended with status {done.returncode}")
+    else:
+        path = cell.folder / "cell.yaml"
+        write_atomically(path, json.dumps(config.to_flat()))  # which is YAML too
+        launch = [sys.executable, "-m", "swim.launch", "--nproc_per_node", str(count), "--standalone"]
+        done = subprocess.run([*launch, "-m", "swim", "train", "--config", str(path)], preexec_fn=killed_with_parent)
+        if done.returncode:
+            raise ConfigError(f"the training ended with status {done.returncode}")
+    Checkpoints(config.output_dir).delete_all()
 
 
 def _measure(cell: Cell):
