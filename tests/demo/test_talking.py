@@ -26,6 +26,19 @@ def talking_dir(tmp_path_factory):
     return build_talking_model(tmp_path_factory.mktemp("talking") / "model")
 
 
+def test_the_weights_do_not_depend_on_the_number_of_cores(talking_dir, tmp_path):
+    """Sums of one thread round otherwise than those of two: on another machine a seed was another model to start from."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        other = build_talking_model(tmp_path / "other")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    name = "model.safetensors"
+    assert before != 3 and (other / name).read_bytes() == (talking_dir / name).read_bytes()
+
+
 @torch.no_grad()
 def test_text_logits_are_those_of_the_language_model(talking_dir):
     model, processor = load_weights(talking_dir).eval(), AutoProcessor.from_pretrained(talking_dir)

