@@ -151,6 +151,18 @@ BAD = {
         r"axes\.a\.b\.words: expected \{word: other word\}",
     ),
     "a seed twice": ({"base": "configs/base.yaml", "axes": {"a": {"b": {}}}, "seeds": [1, 1]}, "stands twice"),
+    "against in no axis": (
+        {"base": "configs/base.yaml", "axes": {"masks": {"b": {}}}, "against": {"mask": {"b": "b"}}},
+        r"against: no axis 'mask'; did you mean 'masks'",
+    ),
+    "against no variant": (
+        {"base": "configs/base.yaml", "axes": {"a": {"ten": {}}}, "against": {"a": {"ten": "tne"}}},
+        r"against\.a: no variant 'tne' in this axis; did you mean 'ten'",
+    ),
+    "against itself": (
+        {"base": "configs/base.yaml", "axes": {"a": {"b": {}}}, "against": {"a": {"b": "b"}}},
+        r"against\.a: a variant is compared with itself",
+    ),
     "no seeds": ({"base": "configs/base.yaml", "axes": {"a": {"b": {}}}, "seeds": []}, "seeds: "),
     "unknown yardstick": (
         {"base": "configs/base.yaml", "axes": {"a": {"b": {}}}, "yardsticks": ["bench_x"]},

@@ -1,5 +1,6 @@
 """The tables: means, ranges and paired differences of numbers that are known."""
 
+import dataclasses
 import math
 
 import pytest
@@ -45,6 +46,18 @@ def test_the_tables_hold_what_was_measured_and_say_what_is_missing():
     assert "Not measured on every seed yet: loss: before | <x>." in lines
     assert "nothing measured yet" in as_markdown([Row(BASE.variant, {})], [0])
     assert "Not measured" not in as_markdown([BASE, DICE], [0, 1, 2])
+
+
+def test_a_variant_is_compared_with_what_it_names_too():
+    control = Row(
+        Variant("loss", "no loss", {"w": 0}), {0: {"pointing": 0.2}, 1: {"pointing": 0.4}, 2: {"pointing": 0.3}}
+    )
+    dice = Row(dataclasses.replace(DICE.variant, against="no loss"), DICE.scores)
+    lines = as_markdown([BASE, dice, control], [0, 1, 2]).splitlines()
+    # 0.4, 0.5, 0.6: mean 0.5, the same standard error as above
+    assert "| dice, less no loss | +0.50 (+0.25 to +0.75) |" in lines and "| dice | +0.20 (-0.05 to +0.45) |" in lines
+    base = Row(dataclasses.replace(BASE.variant, against="no loss"), BASE.scores)
+    assert "| bce, less no loss | +0.30 (+0.30 to +0.30) |" in as_markdown([base, control], [0, 1, 2]).splitlines()
 
 
 def test_the_figure_shows_every_axis(tmp_path):

@@ -53,6 +53,9 @@ class AblationFile(BaseModel):
     set: Changes = Field({}, description="over the base, for all variants")
     seeds: list[int] = Field([0], min_length=1, description="of training; the demo's clips and weights too")
     axes: dict[str, dict[str, Changes | None]] = Field(description="{axis: {variant: {key: value}}}")
+    against: dict[str, dict[str, str]] = Field(
+        {}, description="{axis: {variant: other variant}}: differences to show besides those to the base"
+    )
     yardsticks: list[Yardstick] = Field(["held_out"], min_length=1)
     bench_q: BenchFile | None = Field(None, description="null for the demo's")
     bench_d: BenchFile | None = Field(None, description="null for the demo's")
@@ -64,17 +67,31 @@ class AblationFile(BaseModel):
             raise ValueError("axes: expected at least one, each with at least one variant")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one of them stands twice")
+        for axis, pairs in self.against.items():
+            if axis not in self.axes:
+                raise ValueError(f"against: no axis {axis!r}{did_you_mean(axis, list(self.axes))}")
+            for name in (name for pair in pairs.items() for name in pair):
+                if name not in self.axes[axis]:
+                    close = did_you_mean(name, list(self.axes[axis]))
+                    raise ValueError(f"against.{axis}: no variant {name!r} in this axis{close}")
+            if any(name == other for name, other in pairs.items()):
+                raise ValueError(f"against.{axis}: a variant is compared with itself")
         return self
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a table. changes: over the base; None is the model before training. words: see AblationFile."""
+    """One row of a table.
+
+    changes: over the base; None is the model before training. words: see AblationFile. against: the name of another of
+    its axis that it is compared with, besides the base.
+    """
 
     axis: str
     name: str
     changes: Changes | None
     words: tuple[tuple[str, str], ...] = ()
+    against: str | None = None
 
     @property
     def is_base(self) -> bool:
@@ -92,7 +109,10 @@ class Ablation:
     def variants(self) -> list[Variant]:
         """The rows of all tables. Raises ConfigError for words that are none."""
         named = ((axis, name, changes) for axis, some in self.file.axes.items() for name, changes in some.items())
-        return [_variant(self.path, *each) for each in named]
+        against = self.file.against
+        return [
+            _variant(self.path, axis, name, changes, against.get(axis, {}).get(name)) for axis, name, changes in named
+        ]
 
     def config(self, seed: int, changes: Changes) -> TrainConfig:
         """The training of one variant. Raises ConfigError for a key or value that does not fit."""
@@ -162,11 +182,11 @@ def digest(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _variant(path: Path, axis: str, name: str, changes: Changes | None) -> Variant:
+def _variant(path: Path, axis: str, name: str, changes: Changes | None, against: str | None) -> Variant:
     if changes is None:
-        return Variant(axis, name, None)
+        return Variant(axis, name, None, against=against)
     words = changes.get(WORDS, {})
     if not isinstance(words, dict) or not all(isinstance(word, str) for pair in words.items() for word in pair):
         raise ConfigError(f"{path}: axes.{axis}.{name}.{WORDS}: expected {{word: other word}}, found {words!r}")
     rest = {key: value for key, value in changes.items() if key != WORDS}
-    return Variant(axis, name, rest, tuple(words.items()))
+    return Variant(axis, name, rest, tuple(words.items()), against)

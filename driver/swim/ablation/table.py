@@ -72,7 +72,7 @@ def paired_difference(row: Row, reference: Row, score: str) -> tuple[float, tupl
 
 
 def as_markdown(rows: Sequence[Row], seeds: Sequence[int]) -> str:
-    """For each axis two tables: mean and range over the seeds, and the differences to its reference."""
+    """For each axis two tables: mean and range over the seeds; differences to its reference, and to what a row names."""
     lines: list[str] = []
     for axis, some in by_axis(rows).items():
         columns = _columns(some)
@@ -84,12 +84,16 @@ def as_markdown(rows: Sequence[Row], seeds: Sequence[int]) -> str:
             row_of([row.variant.name, *(_mean(row.values(score)) for score in columns), _seeds(row)]) for row in some
         ]
         reference = reference_of(some)
-        others = [row for row in some if row is not reference]
-        if others:
+        pairs = [(row, reference, row.variant.name) for row in some if row is not reference]
+        for row in some:
+            for other in some:
+                if row.variant.against == other.variant.name:
+                    pairs.append((row, other, f"{row.variant.name}, less {other.variant.name}"))
+        if pairs:
             lines += ["", f"Less {reference.variant.name}, of the same seeds, with 95 % t intervals:", ""]
             lines += head(["", *columns])
-            for row in others:
-                lines.append(row_of([row.variant.name, *(_less(row, reference, score) for score in columns)]))
+            for row, other, text in pairs:
+                lines.append(row_of([text, *(_less(row, other, score) for score in columns)]))
         lines.append("")
     missing = [row for row in rows if len(row.scores) < len(seeds)]
     if missing:
