@@ -1,5 +1,7 @@
 """The commands' help, and Ctrl-C."""
 
+import argparse
+import contextlib
 import json
 import re
 import subprocess
@@ -28,6 +30,45 @@ def test_help_has_a_sentence_and_a_default_for_every_option(verb, capsys):
     assert options
     for option in options:
         assert option.startswith("-h") or re.search(r"(default|required)", option), option
+
+
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"train", "grpo"}))  # whose keys have bounds of their own
+def test_every_number_has_its_bounds(verb, monkeypatch):
+    """`--limit -1` left out the last record without a word, and `--concurrency 0` failed far from the option."""
+    parsers = []
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda parser, *_: parsers.append(parser) or sys.exit())
+    with pytest.raises(SystemExit):
+        main([verb])
+    for action in parsers[0]._actions:
+        if action.type in (None, str, Path) or not numeric(action.type):
+            continue
+        text = "/".join(action.option_strings)
+        for wrong in ("-7", "nan", "inf", "many"):
+            with pytest.raises(argparse.ArgumentTypeError, match=r"expected a (whole )?number, (at least|above) \d"):
+                action.type(wrong)
+                pytest.fail(f"{text} takes {wrong}")
+        if action.default is not None:
+            assert action.type(str(action.default)) == action.default, text
+
+
+def numeric(read) -> bool:
+    """Whether an option's type makes numbers of texts."""
+    for text in ("1", "0.5"):
+        with contextlib.suppress(ValueError, argparse.ArgumentTypeError):
+            return type(read(text)) in (int, float)
+    return False
+
+
+def test_a_number_out_of_its_bounds_is_refused_with_them(capsys):
+    for arguments, message in {
+        ("--limit", "0"): "argument --limit: expected a whole number, at least 1, found '0'",
+        ("--limit", "2.5"): "argument --limit: expected a whole number, at least 1, found '2.5'",
+        ("--min_coverage", "1.5"): "argument --min_coverage: expected a number, at least 0 and at most 1, found '1.5'",
+        ("--timeout_s", "0"): "argument --timeout_s: expected a number, above 0, found '0'",
+    }.items():
+        with pytest.raises(SystemExit) as ended:
+            main(["bench-d", *arguments])
+        assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -147,8 +147,8 @@ def test_a_disk_that_is_too_small(hub, run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--subset", "0"], "argument --subset: expected a number from 1, found '0'"),
-        (["--subset", "some"], "argument --subset: expected a number from 1"),
+        (["--subset", "0"], "argument --subset: expected a whole number, at least 1, found '0'"),
+        (["--subset", "some"], "argument --subset: expected a whole number, at least 1"),
         (["--data", "--bench-only"], "--data and --bench-only: give one of them"),
         (["--weights"], "unrecognized arguments: --weights"),
     ],

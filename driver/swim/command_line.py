@@ -1,7 +1,9 @@
-"""What the commands share: help that shows every default, and Ctrl-C in one line."""
+"""What the commands share: help that shows every default, numbers within bounds, and Ctrl-C in one line."""
 
 import argparse
+import math
 import sys
+from collections.abc import Callable
 
 
 class _Help(argparse.HelpFormatter):
@@ -27,6 +29,35 @@ class RawHelp(_Help, argparse.RawDescriptionHelpFormatter):
 def command_parser(documentation: str, name: str | None = None) -> argparse.ArgumentParser:
     """A parser with the first line of a module's docstring as its description."""
     return argparse.ArgumentParser(prog=name, description=documentation.splitlines()[0], formatter_class=_Help)
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The `type` of an option: a whole number within these bounds."""
+    return _within(int, "a whole number,", lambda value: value >= least, f"at least {least}", most)
+
+
+def number(least: float, most: float | None = None) -> Callable[[str], float]:
+    """The `type` of an option: a finite number within these bounds."""
+    return _within(float, "a number,", lambda value: value >= least, f"at least {least}", most)
+
+
+def above(bound: float) -> Callable[[str], float]:
+    """The `type` of an option: a finite number above this."""
+    return _within(float, "a number,", lambda value: value > bound, f"above {bound}", None)
+
+
+def _within(read: Callable, what: str, high_enough: Callable, bound: str, most: float | None) -> Callable:
+    def parse(text: str):
+        try:
+            value = read(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value) and high_enough(value) and (most is None or value <= most):
+            return value
+        bounds = bound if most is None else f"{bound} and at most {most}"
+        raise argparse.ArgumentTypeError(f"expected {what} {bounds}, found {text!r}")
+
+    return parse
 
 
 def end_in_one_line(kind, error, trace):

@@ -241,7 +241,6 @@ BAD = {
     "no equals sign": (write_palette, ["--phrase", "dog"], 'expected "INSTANCE=the phrase"'),
     "no phrases": (write_palette, [], "give either phrases"),
     "phrases and a model": (write_palette, [*HAND, "--model", "m"], "give either phrases"),
-    "step 0": (write_palette, [*HAND, "--frame_step", "0"], "--frame_step must be 1 or more"),
 }
 
 

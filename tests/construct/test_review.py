@@ -174,10 +174,6 @@ def test_samples_are_drawn_by_seed_and_kept_in_order(tmp_path):
 
 
 def test_what_cannot_be_shown_is_one_clear_line(tmp_path, capsys):
-    for flags, message in (
-        ([str(tmp_path / "no.json")], "no such file"),
-        ([str(tmp_path), "--sample", "0"], "--sample"),
-    ):
-        assert main([*flags, "--output", str(tmp_path / "r.html")]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("error: ") and message in error
+    assert main([str(tmp_path / "no.json"), "--output", str(tmp_path / "r.html")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "no such file" in error

@@ -258,8 +258,6 @@ def test_what_cannot_be_run_is_one_clear_line(flags, write, tmp_path, capsys):
             ([tmp_path / "none.json"], {}, "no such file"),
             ([torn], {}, "torn.json, record 1: malformed JSON"),
             ([good, twin], {}, "two inputs would both be written"),
-            ([good], {"attempts": 0}, "attempts must be 1 or more"),
-            ([good], {"shard_size": 0}, "--shard_size must be 1 or more"),
             ([good], {"max_usd": 1}, "max_usd needs the prices of m"),
         ):
             assert main(flags(server, *inputs, **more)) == 2

@@ -184,7 +184,6 @@ REFUSALS = {
     "broken video": (refused(video="broken.mp4", prompt=PROMPT), "--video: "),
     "empty folder": (refused(video="empty", prompt=PROMPT), "no image in the frame folder empty"),
     "an image that is none": (refused(image="clip.mp4", prompt=PROMPT), "expected an image, found clip.mp4"),
-    "no rate": (refused(video="frames", prompt=PROMPT, folder_fps="0"), "--folder_fps must be positive, found 0"),
     "a server": (refused(video="clip.mp4", prompt=PROMPT, backend="openai"), "--backend openai answers --batch only"),
     "missing model": (refused(video="clip.mp4", prompt=PROMPT, model="./none"), "cannot load the model ./none"),
     "no demo": (refused(model="output/demo"), "no model at output/demo yet"),

@@ -13,7 +13,7 @@ Exit status: 0 when the tables are complete, 1 when a training failed or the fil
 and of --tables_only when something is not measured yet.
 """
 
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", help="the ablation")
     parser.add_argument("--output", help="folder (default: output/ablations/NAME OF THE FILE)")
     parser.add_argument(
-        "--workers", type=int, default=1, help="trainings side by side, each with its share of the cores"
+        "--workers", type=whole(1), default=1, help="trainings side by side, each with its share of the cores"
     )
     parser.add_argument("--only", metavar="ID", help="run this training alone, and write no tables")
     parser.add_argument("--dry_run", action="store_true", help="list the trainings and which of them have run")

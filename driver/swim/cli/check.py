@@ -21,7 +21,7 @@ the key `lengths`), and progress.jsonl, from which the same command resumes afte
 
 import os
 
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--decode", choices=("none", "header", "full"), default="header", help="how far each record is taken"
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="worker processes; 0 checks in this process"
+        "--workers", type=whole(0), default=os.cpu_count(), help="worker processes; 0 checks in this process"
     )
     parser.add_argument(
         "--skip_list",

@@ -13,7 +13,7 @@ is missing there, and, last, provenance.json. The status is 2 when the service e
 """
 
 from swim.cli.options import add_endpoint_options, add_root_options
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,10 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="folder of the refined files")
     parser.add_argument("--model", required=True, help="name of the model that is asked")
     add_root_options(parser, "the videos are")
-    parser.add_argument("--with_frames", type=int, default=0, metavar="K", help="outlined frames to show with a record")
+    parser.add_argument(
+        "--with_frames", type=whole(0), default=0, metavar="K", help="outlined frames to show with a record"
+    )
     parser.add_argument("--synonyms", action="store_true", help="a synonym variant of the benches too")
-    parser.add_argument("--shard_size", type=int, default=10_000, help="records in one output file")
-    parser.add_argument("--limit", type=int, help="the first N records of each file only")
+    parser.add_argument("--shard_size", type=whole(1), default=10_000, help="records in one output file")
+    parser.add_argument("--limit", type=whole(1), help="the first N records of each file only")
     parser.add_argument("--dry_run", action="store_true", help="an estimate, nothing asked")
     add_endpoint_options(parser)
     options = parser.parse_args(arguments)

@@ -11,9 +11,11 @@ are conversations in sentences, and ``model/`` is the untrained model that can h
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
-from swim.command_line import command_parser
+from swim.command_line import command_parser, number, whole
 from swim.demo.shapes import ClipSettings
 
 
@@ -27,9 +29,9 @@ def _switch(text: str) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser("Makes the demo's clips and records.", "swim demo")
     parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--train_clips", type=int, default=1000, help="clips to train on")
-    parser.add_argument("--held_out_clips", type=int, default=100, help="clips to score on")
-    parser.add_argument("--seed", type=int, default=0, help="decides what is drawn")
+    parser.add_argument("--train_clips", type=whole(0), default=1000, help="clips to train on")
+    parser.add_argument("--held_out_clips", type=whole(0), default=100, help="clips to score on")
+    parser.add_argument("--seed", type=whole(0), default=0, help="decides what is drawn")
     parser.add_argument(
         "--language_model",
         choices=["smollm2"],
@@ -41,9 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         default=True,
         help="false: the model that can talk has yet to learn the words for the colours that it sees",
     )
-    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    parser.add_argument("--workers", type=whole(1), help="processes (default: one per core)")
+    types: dict[Any, Callable] = {bool: _switch, int: whole(1), float: number(0)}
     for field in fields(ClipSettings):
-        read = _switch if field.type is bool else field.type
+        read = types[field.type]
         parser.add_argument(f"--{field.name}", type=read, default=field.default, help=field.metadata["help"])
     args = parser.parse_args(arguments)
     talks = args.language_model is not None

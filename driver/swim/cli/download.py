@@ -5,18 +5,11 @@ models/Qwen2.5-VL-7B-Instruct (what training starts from). HF_ENDPOINT names a m
 already stays; an interrupted download resumes when the same command is rerun.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from swim.command_line import RawHelp, command_parser
+from swim.command_line import RawHelp, command_parser, whole
 from swim.download import HubError, chosen, download
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, found {text!r}")
-    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", action="store_true", help="benchmarks and training records")
     parser.add_argument("--bench-only", action="store_true", help="of the data the benchmarks alone")
     subset = "of the data the first N shards of each kind, for a first try"
-    parser.add_argument("--subset", type=_count, metavar="N", help=subset)
+    parser.add_argument("--subset", type=whole(1), metavar="N", help=subset)
     parser.add_argument("--dir", type=Path, default=Path(), help="where everything goes")
     options = parser.parse_args(arguments)
     if options.data and options.bench_only:

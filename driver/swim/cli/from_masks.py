@@ -13,7 +13,7 @@ phrase is left out, and named. Each caption becomes a record of its own; without
 """
 
 from swim.cli.options import add_endpoint_options
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--masks", required=True, help="a folder of PNGs or a JSON file")
     parser.add_argument("--output", required=True, help="JSON file of the records")
     parser.add_argument(
-        "--frame_step", type=int, default=1, help="frames of the video from one mask number to the next"
+        "--frame_step", type=whole(1), default=1, help="frames of the video from one mask number to the next"
     )
     parser.add_argument("--video_root", help="what the record's video is relative to (default: the video's folder)")
     parser.add_argument(
@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--phrases", metavar="FILE.csv", help="a table with the columns instance and phrase")
     parser.add_argument("--captions", metavar="FILE.csv", help="a table with the columns instance and caption")
     parser.add_argument("--model", help="writes the phrases; it sees the outlined frames")
-    parser.add_argument("--with_frames", type=int, default=4, metavar="K", help="outlined frames that the model sees")
+    parser.add_argument(
+        "--with_frames", type=whole(0), default=4, metavar="K", help="outlined frames that the model sees"
+    )
     add_endpoint_options(parser)
     options = parser.parse_args(arguments)
     from swim.cli.runs.from_masks import run

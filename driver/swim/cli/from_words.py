@@ -16,7 +16,7 @@ report.json. Each video is searched once: rerun an interrupted command to go on.
 """
 
 from swim.cli.options import add_endpoint_options, add_root_options
-from swim.command_line import command_parser
+from swim.command_line import above, command_parser, number, whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,9 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--objects", help="JSON file of videos with phrases, or clicks")
     add_root_options(parser, "the videos are")
     parser.add_argument("--output", required=True, help="folder of the records")
-    parser.add_argument("--max_frames", type=int, default=128, help="maximum frames of a video that are searched")
-    parser.add_argument("--fps", type=float, default=4.0, help="maximum of them per second")
-    parser.add_argument("--min_confidence", type=float, default=0.5, help="from 0 to 1; a mask below it is not written")
+    parser.add_argument("--max_frames", type=whole(1), default=128, help="maximum frames of a video that are searched")
+    parser.add_argument("--fps", type=above(0), default=4.0, help="maximum of them per second")
+    parser.add_argument(
+        "--min_confidence", type=number(0, 1), default=0.5, help="from 0 to 1; a mask below it is not written"
+    )
     parser.add_argument(
         "--several",
         choices=("refuse", "best", "all"),
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="a phrase that fits several objects: refuse it, take the surest, or all as one mask",
     )
     parser.add_argument("--caption_model", metavar="M", help="describes each object; it sees it outlined")
-    parser.add_argument("--with_frames", type=int, default=4, metavar="K", help="outlined frames that it sees")
+    parser.add_argument("--with_frames", type=whole(0), default=4, metavar="K", help="outlined frames that it sees")
     add_endpoint_options(parser)
     parser.add_argument("--device", help="such as cuda:0 (default: the process's GPU, else the CPU)")
     options = parser.parse_args(arguments)

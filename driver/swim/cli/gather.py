@@ -8,15 +8,15 @@ the records that are left out because their video cannot be had; the status is t
 again: rerun the command after a kill.
 """
 
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "swim gather")
     parser.add_argument("config", help="mixture YAML")
     parser.add_argument("--output", required=True, help="folder of records and videos")
-    parser.add_argument("--seed", type=int, default=0, help="decides which records a random strategy draws")
-    parser.add_argument("--concurrency", type=int, default=8, help="videos at a time")
+    parser.add_argument("--seed", type=whole(0), default=0, help="decides which records a random strategy draws")
+    parser.add_argument("--concurrency", type=whole(1), default=8, help="videos at a time")
     options = parser.parse_args(arguments)
     from swim.cli.runs.gather import run
 

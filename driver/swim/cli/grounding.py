@@ -9,14 +9,14 @@ rerun. Several processes: `accelerate launch`, or NPROC=8 with the launcher.
 """
 
 from swim.cli.options import add_keep_option, add_study_options
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "swim grounding")
     add_study_options(parser, "output/grounding")
     add_keep_option(parser)
-    parser.add_argument("--layers", type=int, nargs="+", help="decoder layers (default: those of each checkpoint)")
+    parser.add_argument("--layers", type=whole(0), nargs="+", help="decoder layers (default: those of each checkpoint)")
     options = parser.parse_args(arguments)
     from swim.cli.runs.grounding import run
 

@@ -13,7 +13,7 @@ rerun, and asks again what failed. Several processes: `accelerate launch`, or NP
 """
 
 from swim.cli.options import add_answer_options, add_root_options
-from swim.command_line import command_parser
+from swim.command_line import above, command_parser
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--video", help="video file, folder of frames, image or URL")
     parser.add_argument("--image", help="image, or the URL of one whose name does not say so")
     parser.add_argument("--prompt", help="the question; <ins> tags are optional")
-    parser.add_argument("--folder_fps", type=float, help="rate of a folder of frames (default: 24)")
+    parser.add_argument("--folder_fps", type=above(0), help="rate of a folder of frames (default: 24)")
     parser.add_argument(
         "--evidence",
         metavar="FILE",

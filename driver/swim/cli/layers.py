@@ -9,13 +9,13 @@ command is rerun.
 """
 
 from swim.cli.options import add_study_options
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(__doc__, "swim layers")
     add_study_options(parser, "output/layers", several=False, limit=200)
-    parser.add_argument("--size", type=int, help="layers of the set (default: as many as are supervised)")
+    parser.add_argument("--size", type=whole(1), help="layers of the set (default: as many as are supervised)")
     parser.add_argument("--fusion", choices=("mean", "product"), help="of the set (default: the model's)")
     options = parser.parse_args(arguments)
     from swim.cli.runs.layers import run

@@ -12,7 +12,7 @@ it, NAME.report.json.
 import os
 
 from swim.cli.options import add_root_options
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,10 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--path", default="{video}", help='of a video below --video_root, such as "{data_source}/{video}"'
     )
-    parser.add_argument("--sample", type=int, help="how many to keep (default: all that can be read)")
+    parser.add_argument("--sample", type=whole(1), help="how many to keep (default: all that can be read)")
     parser.add_argument("--by", default="", help="duration, source or duration,source: draw evenly from each")
-    parser.add_argument("--seed", type=int, default=0, help="decides which records are drawn")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="videos opened at a time")
+    parser.add_argument("--seed", type=whole(0), default=0, help="decides which records are drawn")
+    parser.add_argument("--workers", type=whole(1), default=os.cpu_count(), help="videos opened at a time")
     options = parser.parse_args(arguments)
     from swim.cli.runs.llava import run
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from swim.command_line import above, number, whole
 from swim.model_name import DEMO_MODEL
 from swim.video import READERS
 
@@ -21,11 +22,11 @@ def add_root_options(parser: argparse.ArgumentParser, what: str = "the records' 
 def add_data_options(parser: argparse.ArgumentParser):
     """Frame budget and prompt; `data_settings` reads them."""
     trained = "(default: as the model was trained, else the paper's)"
-    parser.add_argument("--max_frames", type=int, help=f"maximum frames per clip {trained}")
-    parser.add_argument("--fps", type=float, help=f"maximum sampling rate, in frames per second {trained}")
-    parser.add_argument("--min_pixels", type=int, help=f"minimum pixels of a resized frame {trained}")
-    parser.add_argument("--max_pixels", type=int, help=f"maximum pixels of a resized frame {trained}")
-    parser.add_argument("--total_pixels", type=int, help=f"maximum pixels of all frames together {trained}")
+    parser.add_argument("--max_frames", type=whole(1), help=f"maximum frames per clip {trained}")
+    parser.add_argument("--fps", type=above(0), help=f"maximum sampling rate, in frames per second {trained}")
+    parser.add_argument("--min_pixels", type=whole(1), help=f"minimum pixels of a resized frame {trained}")
+    parser.add_argument("--max_pixels", type=whole(1), help=f"maximum pixels of a resized frame {trained}")
+    parser.add_argument("--total_pixels", type=whole(1), help=f"maximum pixels of all frames together {trained}")
     parser.add_argument("--system_prompt", help=f"system prompt of the conversation {trained}")
     parser.add_argument("--video_reader", choices=READERS, help=f"library that reads video files {trained}")
     parser.add_argument("--released_timing", action="store_true", help="temporal steps of 1 s, as in the released code")
@@ -52,8 +53,8 @@ def add_study_options(
     parser.add_argument(file[0], help=file[1])
     add_root_options(parser)
     parser.add_argument("--output", default=output, help="folder of the report")
-    parser.add_argument("--limit", type=int, default=limit, help="the first N records only")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
+    parser.add_argument("--limit", type=whole(1), default=limit, help="the first N records only")
+    parser.add_argument("--workers", type=whole(0), default=0, help="processes that read videos ahead, per process")
     add_data_options(parser)
 
 
@@ -78,15 +79,15 @@ def add_answer_options(
     else:
         parser.add_argument("--model", default=DEMO_MODEL, help=what)
     add_data_options(parser)
-    parser.add_argument("--max_new_tokens", type=int, default=max_new_tokens, help="maximum tokens of an answer")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read videos ahead, per process")
+    parser.add_argument("--max_new_tokens", type=whole(1), default=max_new_tokens, help="maximum tokens of an answer")
+    parser.add_argument("--workers", type=whole(0), default=0, help="processes that read videos ahead, per process")
     if not servers:
         return
-    parser.add_argument("--batch_size", type=int, default=1, help="questions answered together, by a local model")
+    parser.add_argument("--batch_size", type=whole(1), default=1, help="questions answered together, by a local model")
     parser.add_argument("--backend", choices=("local", "openai"), default="local", help="openai: any compatible server")
     parser.add_argument("--base_url", help="of the server, such as http://localhost:8000/v1")
-    parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
-    parser.add_argument("--timeout_s", type=float, default=120.0, help="seconds for one request, first to last byte")
+    parser.add_argument("--concurrency", type=whole(1), default=8, help="requests at a time")
+    parser.add_argument("--timeout_s", type=above(0), default=120.0, help="seconds for one request, first to last byte")
 
 
 def add_model_options(
@@ -101,19 +102,23 @@ def add_model_options(
     add_answer_options(parser, max_new_tokens, several=True, servers=servers)
     add_root_options(parser, "the items' videos are")
     parser.add_argument("--output", default=output, help="folder of answers and report")
-    parser.add_argument("--limit", type=int, help="the first N items only")
+    parser.add_argument("--limit", type=whole(1), help="the first N items only")
 
 
 def add_endpoint_options(parser: argparse.ArgumentParser):
     """Who is asked, and how much at most."""
     parser.add_argument("--base_url", help="of the API, such as http://localhost:8000/v1 (default: OpenAI's)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="of the replies; 0 is the most repeatable")
-    parser.add_argument("--max_tokens", type=int, default=2048, help="of one reply")
-    parser.add_argument("--timeout_s", type=float, default=120.0, help="of one request")
-    parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
-    parser.add_argument("--attempts", type=int, default=3, help="replies for one record, each refusal with its reason")
-    parser.add_argument("--request_attempts", type=int, default=6, help="of one request, with exponential back-off")
-    parser.add_argument("--backoff_s", type=float, default=1.0, help="first wait")
-    parser.add_argument("--usd_per_million", type=float, nargs=2, metavar=("IN", "OUT"), help="the model's prices")
-    parser.add_argument("--max_usd", type=float, help="stop at this cost")
-    parser.add_argument("--max_requests", type=int, help="stop after so many requests")
+    parser.add_argument("--temperature", type=number(0), default=0.0, help="of the replies; 0 is the most repeatable")
+    parser.add_argument("--max_tokens", type=whole(1), default=2048, help="of one reply")
+    parser.add_argument("--timeout_s", type=above(0), default=120.0, help="of one request")
+    parser.add_argument("--concurrency", type=whole(1), default=8, help="requests at a time")
+    parser.add_argument(
+        "--attempts", type=whole(1), default=3, help="replies for one record, each refusal with its reason"
+    )
+    parser.add_argument(
+        "--request_attempts", type=whole(1), default=6, help="of one request, with exponential back-off"
+    )
+    parser.add_argument("--backoff_s", type=number(0), default=1.0, help="first wait")
+    parser.add_argument("--usd_per_million", type=number(0), nargs=2, metavar=("IN", "OUT"), help="the model's prices")
+    parser.add_argument("--max_usd", type=number(0), help="stop at this cost")
+    parser.add_argument("--max_requests", type=whole(0), help="stop after so many requests")

@@ -9,7 +9,7 @@ same folder holds is shown with its reasons. "reject" marks a record, "save" kee
 """
 
 from swim.cli.options import add_root_options
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,9 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", help="NL-Refer records or bench items (.json, .jsonl, .gz)")
     add_root_options(parser, "the videos are")
     parser.add_argument("--output", default="review.html", help="the page to write")
-    parser.add_argument("--sample", type=int, default=20, help="records, and rejected ones, to show")
-    parser.add_argument("--seed", type=int, default=0, help="decides which records are drawn")
-    parser.add_argument("--frames", type=int, default=4, help="annotated frames of each record")
+    parser.add_argument("--sample", type=whole(1), default=20, help="records, and rejected ones, to show")
+    parser.add_argument("--seed", type=whole(0), default=0, help="decides which records are drawn")
+    parser.add_argument("--frames", type=whole(1), default=4, help="annotated frames of each record")
     options = parser.parse_args(arguments)
     from swim.cli.runs.review import run
 

@@ -10,7 +10,7 @@ pre-tokenisation and special tokens. With it, the same model is built around the
 
 import sys
 
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 from swim.models import MODEL_TYPES
 
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--tokenizer", help="folder with Qwen's own tokenizer and chat template")
     parser.add_argument("--family", choices=MODEL_TYPES, default=MODEL_TYPES[0], help="what the model is")
-    parser.add_argument("--seed", type=int, default=0, help="decides the weights")
+    parser.add_argument("--seed", type=whole(0), default=0, help="decides the weights")
     args = parser.parse_args(arguments)
     from swim.demo.model import build_tiny_model
 

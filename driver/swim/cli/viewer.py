@@ -10,7 +10,7 @@ Needs Gradio: pip install -e 'driver[viewer]'. Nothing is loaded from other host
 """
 
 from swim.cli.options import add_data_options
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 from swim.model_name import DEMO_MODEL
 
 
@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--mark_with", metavar="M", help="SAM 2 for videos, which follows what you click; without it you outline"
     )
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
-    parser.add_argument("--port", type=int, default=7860, help="port to listen at")
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="maximum tokens of an answer")
+    parser.add_argument("--port", type=whole(0), default=7860, help="port to listen at")
+    parser.add_argument("--max_new_tokens", type=whole(1), default=128, help="maximum tokens of an answer")
     add_data_options(parser)
     options = parser.parse_args(arguments)
     from swim.cli.runs.viewer import run

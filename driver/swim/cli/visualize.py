@@ -14,7 +14,7 @@ maps.npz with maps.json: the raw maps, float32[Q, L, T, H, W] of each model, and
 """
 
 from swim.cli.options import add_data_options, add_root_options
-from swim.command_line import command_parser
+from swim.command_line import above, command_parser, whole
 from swim.model_name import DEMO_MODEL
 
 
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--base", help="a second model to show beside the first")
     parser.add_argument("--video", help="video file, folder of frames, image or URL")
     parser.add_argument("--image", help="image file or URL")
-    parser.add_argument("--folder_fps", type=float, help="rate of a frame folder")
+    parser.add_argument("--folder_fps", type=above(0), help="rate of a frame folder")
     parser.add_argument("--prompt", help="the question; tagged nouns are shown")
     parser.add_argument("--records", help="annotated JSON file instead of --video and --prompt")
     parser.add_argument("--record", default="0", help="id, index or position in --records")
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--keep_annotated_frames", action="store_true", help="sample the annotated frames, whose masks are outlined"
     )
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="maximum tokens of an answer")
+    parser.add_argument("--max_new_tokens", type=whole(1), default=128, help="maximum tokens of an answer")
     parser.add_argument("--output", default="output/attention", help="folder of the pictures and maps")
     add_data_options(parser)
     options = parser.parse_args(arguments)

@@ -205,8 +205,6 @@ def filter_records(
         raise ValueError(f"--by: expected {' or '.join(_STRATA)}, found {', '.join(sorted(unknown))}")
     if output.suffix != ".json":
         raise ValueError(f"--output must end in .json, found {output}")
-    if sample is not None and sample < 1:
-        raise ValueError(f"--sample must be 1 or more, found {sample}")
     prober = Prober(workers)
     candidates, dropped = find_candidates(files, root, template)
     records = len(candidates) + dropped.total()

@@ -23,10 +23,6 @@ class RewriteSettings:
     with_frames: int = 0
     synonyms: bool = False
 
-    def __post_init__(self):
-        if self.attempts < 1 or self.with_frames < 0:
-            raise ValueError(f"attempts must be 1 or more and with_frames 0 or more, found {self}")
-
     def wants_synonyms(self, task: Task) -> bool:
         return self.synonyms and task.kind is not Kind.CONVERSATION
 

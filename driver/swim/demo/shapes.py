@@ -1,5 +1,6 @@
 """Scenes of the demo: coloured, patterned shapes that move over a plain background, and their exact masks."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,6 +57,8 @@ class ClipSettings:
             raise ValueError(f"size_px must be even (yuv420p) and at least 56, not {self.size_px}")
         if self.frames < 1 or self.annotate_every < 1 or self.fps < 1:
             raise ValueError("frames, annotate_every and fps must be at least 1")
+        if not 0 <= self.max_speed_px < math.inf:
+            raise ValueError(f"max_speed_px must be 0 or more, not {self.max_speed_px}")
 
 
 @dataclass(frozen=True)

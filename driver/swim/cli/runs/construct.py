@@ -60,8 +60,6 @@ def print_report(provenance: dict, folder: Path):
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.shard_size < 1:
-        raise ValueError(f"--shard_size must be 1 or more, found {options.shard_size}")
     settings = RewriteSettings(options.attempts, options.with_frames, options.synonyms)
     endpoint, folder = endpoint_of(options), Path(options.output)
     inputs = [(Path(file), root_of(options, file)) for file in options.input]

@@ -49,8 +49,6 @@ def _captions(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.frame_step < 1:
-        raise ValueError(f"--frame_step must be 1 or more, found {options.frame_step}")
     phrases, captions = _phrases(options), _captions(options)
     if bool(phrases) == bool(options.model):
         raise ValueError("give either phrases (--phrase, --phrases) or a --model that writes them")

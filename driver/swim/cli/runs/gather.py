@@ -19,8 +19,6 @@ console = Console(soft_wrap=True)
 def run(options: argparse.Namespace) -> int:
     folder = Path(options.output)
     try:
-        if options.concurrency < 1:
-            raise ValueError(f"--concurrency must be 1 or more, found {options.concurrency}")
         mixture = load_mixture(options.config, options.seed)
         folder.mkdir(parents=True, exist_ok=True)
         with alone_in(folder):

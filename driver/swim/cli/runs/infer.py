@@ -53,8 +53,6 @@ def asked_record(options: argparse.Namespace, settings: DataSettings) -> Record:
         raise ValueError("give either --video or --image")
     if options.prompt is None:
         raise ValueError('--prompt is missing: what should be asked? For example --prompt "Describe the video."')
-    if options.folder_fps is not None and not options.folder_fps > 0:
-        raise ValueError(f"--folder_fps must be positive, found {options.folder_fps:g}")
     video, image = (None if path is None else DataRoot(Path()).locate(path) for path in (options.video, options.image))
     where = "--video" if image is None else "--image"
     record = visual_record(where, video, image, options.prompt, options.folder_fps)

@@ -16,8 +16,6 @@ from swim.files import read_json_lines
 def run(options: argparse.Namespace) -> int:
     try:
         path = Path(options.file)
-        if options.sample < 1 or options.frames < 1:
-            raise ValueError("--sample and --frames must be 1 or more")
         root = root_of(options, path)
         chosen, total = sample_records(path, options.sample, options.seed)
         shown = [
