@@ -101,6 +101,54 @@ def test_values_that_end_in_tracebacks_elsewhere_are_refused(configure, given):
     assert "is not available" in refusal(configure, **given)
 
 
+# Of each: what it was taken for, and trained wrongly with or ended far from the option.
+WRONG_NUMBERS = {
+    "learning_rate": (-1e-4, ".nan", ".inf", "fast"),
+    "max_grad_norm": (-1,),
+    "weight_decay": (-0.1,),
+    "adam_beta1": (1, -0.1),
+    "per_device_train_batch_size": (0, -2, 2.5),
+    "gradient_accumulation_steps": (0,),
+    "max_steps": (0, -7),
+    "num_train_epochs": (0, -1),
+    "logging_steps": (0, -1),
+    "save_steps": (0, -1),
+    "seed": (-1,),
+    "dataloader_num_workers": (-1,),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_NUMBERS)
+def test_numbers_that_mean_nothing_are_refused_with_their_bounds(configure, name):
+    for value in WRONG_NUMBERS[name]:
+        assert refusal(configure, **{name: value}).startswith(f"--{name}: Input should be "), value
+
+
+def test_numbers_that_mean_something_are_taken(configure):
+    for given in ({"max_steps": -1}, {"save_steps": 0.5}, {"learning_rate": "1e-4"}, {"warmup_steps": 0.1}):
+        configure(**given).trainer_arguments()
+
+
+@pytest.mark.parametrize("table", [arguments.SFT, arguments.GRPO], ids=["sft", "grpo"])
+def test_every_number_of_this_release_has_bounds_that_hold_its_default(table):
+    numbers = {name for name, value in table.defaults().items() if type(value) in (int, float)}
+    unbounded = (numbers & table.honoured) - set(arguments._NUMBER_OF)
+    assert unbounded <= {"num_generations"}  # TRL checks it, with the batch's size
+    for name in set(arguments._NUMBER_OF) & table.known():
+        assert arguments.check_arguments({name: table.defaults()[name]}, True, table) is None, name
+
+
+@pytest.mark.parametrize(
+    "name", ["learning_rate", "max_steps", "deepspeed", "optim", "max_frames", "lora.r", "demo.seed"]
+)
+def test_an_option_without_its_value_is_no_number(configure, name):
+    """`--learning_rate $RATE` of a variable that is not set trained with a rate of 1."""
+    path = Path(__file__).resolve().parents[2] / "run_scripts/configs/sft_demo.yaml"
+    with pytest.raises(ConfigError, match=f"^--{name}: expected a value, not a switch, found True$"):
+        load_config(path, [f"--{name}", "--disable_tqdm", "true"])
+    assert load_config(path, ["--report", "--bf16"]).report
+
+
 @pytest.mark.parametrize("name", ["eval_strategy", "load_best_model_at_end"])
 def test_evaluation_without_anything_to_evaluate_is_refused(configure, name):
     given = {"eval_strategy": "steps", "load_best_model_at_end": True}[name]

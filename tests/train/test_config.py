@@ -52,6 +52,15 @@ def test_bad_configuration(tmp_path, text, overrides, message):
         load_config(write(tmp_path, text), overrides)
 
 
+def test_keys_that_do_not_go_together_are_one_short_line(tmp_path):
+    path = write(tmp_path, "output_dir: o\nmin_pixels: 100352\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(path, ["--max_pixels", "50000", "--seed", "3"])
+    assert str(error.value) == f"{path}: min_pixels, 100352, is more than max_pixels, 50000; give both"
+    with pytest.raises(ConfigError, match=r"learning_rates: merger is frozen; add it to train$"):
+        load_config(path, ["--learning_rates.merger", "1e-4"])
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="nowhere.yaml: no such configuration"):
         load_config(tmp_path / "nowhere.yaml")

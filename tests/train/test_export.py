@@ -89,6 +89,15 @@ def test_a_folder_that_does_not_say_how_videos_are_read_is_named(tiny_model_dir,
     )
 
 
+def test_pixels_that_contradict_each_other_are_refused(tiny_model_dir, demo_data, capsys):
+    """The paper's minimum won over a smaller --max_pixels: every frame had more than the user allowed."""
+    video = json.loads(demo_data.held_out_json.read_text())[0]["video"]
+    path = demo_data.held_out_json.parent / video
+    asked = ["--model", str(tiny_model_dir), "--video", str(path), "--prompt", "What?", "--max_pixels", "50000"]
+    assert infer(asked) == 2
+    assert "min_pixels, 100352, is more than max_pixels, 50000; give both" in capsys.readouterr().err
+
+
 def push(source, output, hub: Hub | None, home, token: str | None = "hf_secret") -> subprocess.CompletedProcess:
     """Exports and uploads against a hub of one's own; None: one that is not there."""
     command = [

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from swim.data.mixture import load_mixture
 from swim.errors import did_you_mean
 from swim.files import decode_text, read_file
 from swim.model_name import weights_digest
 from swim.models.load import load_config as load_model_config
+from swim.options import Options
 from swim.train.config import NO_RESULT, ConfigError, TrainConfig, load_config
 from swim.train.grpo_config import JudgeOptions
 from swim.train.model import resolve_supervision
@@ -29,10 +30,9 @@ Changes = dict[str, Any]
 Yardstick = Literal["held_out", "bench_q", "bench_d"]
 
 
-class BenchFile(BaseModel):
+class BenchFile(Options):
     """A file of VideoRefer-Bench-Q or -D."""
 
-    model_config = ConfigDict(extra="forbid")
     file: str | None = Field(None, description="items, relative to the ablation's file; null for the demo's")
     videos: str | None = Field(None, description="folder of the videos; null for that of `file`")
     types: list[str] | None = Field(None, description="of Bench-Q: the types of question that count; null for all")
@@ -41,14 +41,13 @@ class BenchFile(BaseModel):
     )
 
 
-class AblationFile(BaseModel):
+class AblationFile(Options):
     """What is compared: one base configuration, and axes along which one thing at a time is varied.
 
     axes: {axis: {variant: {key of a training: value}}}. {} is the base itself, null the model before training. The key
     `words`, {word: other word}, trains nothing: the same model is asked in other words.
     """
 
-    model_config = ConfigDict(extra="forbid")
     base: str = Field(description="a training's configuration, relative to this file")
     set: Changes = Field({}, description="over the base, for all variants")
     seeds: list[int] = Field([0], min_length=1, description="of training; the demo's clips and weights too")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import yaml
 from datasets import Dataset, concatenate_datasets
 from datasets.table import InMemoryTable
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from swim.data.bench import as_conversation, parse_annotated
 from swim.data.index import Index, open_index
@@ -24,6 +24,7 @@ from swim.data.skip_list import SkipList
 from swim.data.streaming import JSON_STEP, stream_records
 from swim.errors import DataError, Reason, did_you_mean
 from swim.files import cannot_read, decode_text, read_file
+from swim.options import Options
 from swim.video.fetched import kept_copy
 from swim.video.remote import glob as remote_glob
 from swim.video.remote import is_url, refuse_credentials
@@ -32,8 +33,7 @@ _STRATEGY = re.compile(r"(first|end|random):(\d+(?:\.\d+)?%|\d+)")
 _SHARED_ROWS = 1000
 
 
-class _Source(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class _Source(Options):
     json_path: str
     data_root: str = "."
     sampling_strategy: str = "all"
@@ -42,8 +42,7 @@ class _Source(BaseModel):
     untrusted: bool = False
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class _Config(Options):
     datasets: list[_Source]
 
 

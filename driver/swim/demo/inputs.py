@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from swim.demo.clips import LAYOUT_VERSION, make_demo_data
 from swim.demo.model import DEMO_FAMILY, build_tiny_model, default_texts
@@ -13,16 +13,16 @@ from swim.demo.shapes import ClipSettings
 from swim.demo.talking import FAMILY as TALKING_FAMILY
 from swim.demo.talking import build_talking_model
 from swim.models import MODEL_TYPES
+from swim.options import Options
 
 
-class DemoOptions(BaseModel):
+class DemoOptions(Options):
     """The sample data that is made when no `data_config` is given; the tiny model goes beside it."""
 
-    model_config = ConfigDict(extra="forbid")
     dir: str = Field("output/demo_inputs", description="folder of the sample data and the tiny model")
-    train_clips: int = Field(2000, description="clips to train on")
-    held_out_clips: int = Field(200, description="clips to evaluate on")
-    seed: int = Field(0, description="of clips and model")
+    train_clips: int = Field(2000, ge=0, description="clips to train on")
+    held_out_clips: int = Field(200, ge=0, description="clips to evaluate on")
+    seed: int = Field(0, ge=0, description="of clips and model")
     language_model: Literal["smollm2"] | None = Field(
         None, description="a model that can talk, and conversations for it: smollm2; null: the tiny model"
     )

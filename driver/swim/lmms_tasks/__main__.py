@@ -12,10 +12,11 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from swim.command_line import command_parser
+from swim.command_line import command_parser, whole
 from swim.data.bench import BenchD, BenchQ, parse_bench_d, parse_bench_q
 from swim.data.settings import READING_FILE, DataSettings, find_reading
 from swim.data.tags import strip_tags
@@ -75,17 +76,21 @@ def prepare_items(task: str, folder: Path):
 def reading_of(options: argparse.Namespace) -> dict:
     """How lmms-eval is to read videos: as given, else as the model was trained, else the paper's; says what and why.
 
-    Raises DataError naming the model's READING_FILE when it is malformed.
+    Raises DataError naming the model's READING_FILE when it is malformed, and for pixels that contradict each other.
     """
     found = find_reading(options.model)
     settings = DataSettings() if found is None else found[0]
     budget = settings.budget
+    given = {name: getattr(options, name) for name in ("max_frames", "min_pixels", "max_pixels")}
+    asked = replace(budget, **{name: value for name, value in given.items() if value is not None})
+    if asked.contradiction is not None:
+        raise DataError(asked.contradiction, options.model)
     system_prompt: str = options.system_prompt or settings.system_prompt
     reading = {
         "system_prompt": system_prompt,
-        "max_num_frames": options.max_frames or budget.max_frames,
-        "min_pixels": options.min_pixels or budget.min_pixels,
-        "max_pixels": options.max_pixels or budget.max_pixels,
+        "max_num_frames": asked.max_frames,
+        "min_pixels": asked.min_pixels,
+        "max_pixels": asked.max_pixels,
     }
     where = f"{options.model} has no {READING_FILE}: the paper's" if found is None else f"as {found[1]} says"
     print(f"videos are read with {reading}, options apart {where}", file=sys.stderr)
@@ -130,9 +135,9 @@ def main() -> int:
         help="flash attention needs a GPU, SDPA does not",
     )
     trained = "(default: as the model was trained, else the paper's)"
-    parser.add_argument("--max_frames", type=int, help=f"most frames of a clip {trained}")
-    parser.add_argument("--min_pixels", type=int, help=f"fewest pixels of a resized frame {trained}")
-    parser.add_argument("--max_pixels", type=int, help=f"most pixels of a resized frame {trained}")
+    parser.add_argument("--max_frames", type=whole(1), help=f"most frames of a clip {trained}")
+    parser.add_argument("--min_pixels", type=whole(1), help=f"fewest pixels of a resized frame {trained}")
+    parser.add_argument("--max_pixels", type=whole(1), help=f"most pixels of a resized frame {trained}")
     parser.add_argument("--system_prompt", help=f"system prompt of the conversation {trained}")
     options, rest = parser.parse_known_args()
     output = Path(options.output).resolve()

@@ -6,10 +6,13 @@ or transformers adds an argument that no table here names.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, TypeAdapter, ValidationError
 from transformers import TrainingArguments
 from trl import GRPOConfig, SFTConfig
+
+from swim.options import NO_VALUE
 
 # Set by the trainer: another value would be overridden, or break a guarantee.
 FIXED = {
@@ -168,6 +171,29 @@ _REFUSED_VALUES = {
         "these optimisers choose their own parameters; use train and learning_rates to choose them",
     ),
 }
+_Count = Annotated[int, Field(ge=1)]
+# Numbers that TRL and torch take as they come, to train wrongly without a word: a negative rate climbs, a negative norm
+# turns the gradient round, no batch at all trains on nothing. kind -> arguments.
+_NUMBERS: dict[Any, str] = {
+    _Count: """
+        per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps ddp_timeout ddp_bucket_cap_mb
+        dataloader_prefetch_factor torch_empty_cache_steps
+        steps_per_generation num_iterations max_completion_length num_completions_to_print
+    """,
+    Literal[-1] | _Count: "max_steps",
+    Annotated[int, Field(ge=0)]: "dataloader_num_workers seed data_seed top_k",
+    Annotated[float, Field(ge=0, allow_inf_nan=False)]: """
+        learning_rate weight_decay max_grad_norm warmup_steps eval_delay neftune_noise_alpha
+        beta epsilon epsilon_high delta
+    """,
+    Annotated[float, Field(gt=0, allow_inf_nan=False)]: """
+        num_train_epochs logging_steps save_steps eval_steps adam_epsilon temperature repetition_penalty
+    """,
+    Annotated[float, Field(ge=0, lt=1)]: "adam_beta1 adam_beta2",
+    Annotated[float, Field(ge=0, le=1)]: "top_p min_p top_entropy_quantile",
+}
+_NUMBER_OF = {name: TypeAdapter(kind | None) for kind, names in _NUMBERS.items() for name in names.split()}
+_SWITCHES = {"fsdp", "scale_rewards", "resume_from_checkpoint"}  # whose annotation does not say that they are
 # Stating what happens anyway is not an error.
 _ALSO_TRUE = {"completion_only_loss": (True,), "assistant_only_loss": (True,)}
 
@@ -189,6 +215,10 @@ class Arguments:
         listed = fields(self.kind)
         made = {field.name: field.default_factory() for field in listed if field.default_factory is not MISSING}
         return made | {field.name: field.default for field in listed if field.default is not MISSING}
+
+    def switches(self) -> set[str]:
+        """Those that true or false may be given to."""
+        return _SWITCHES | {field.name for field in fields(self.kind) if "bool" in str(field.type)}
 
     def known(self) -> set[str]:
         return {field.name for field in fields(self.kind)}
@@ -275,9 +305,24 @@ def check_arguments(arguments: dict[str, Any], evaluates: bool, table: Arguments
             return f"{name}: nothing is evaluated during training; name an annotated file with eval_grounding"
         if name in _NEED_WORKERS and not arguments.get("dataloader_num_workers") and value != defaults[name]:
             return f"{name}: no worker reads data; set dataloader_num_workers to 1 or more"
+        if isinstance(value, bool) and name not in table.switches():
+            return f"{name}: {NO_VALUE}, found {value!r}"
+        problem = _not_a_number_for(name, value)
+        if problem is not None:
+            return f"{name}: {problem}, found {value!r}"
         beginnings, why = _REFUSED_VALUES.get(name, ((), ""))
         if _begins(value, beginnings):
             return f"{name}: {value} is not available: {why}"
+    return None
+
+
+def _not_a_number_for(name: str, value: Any) -> str | None:
+    """What is wrong with the number of an argument that has bounds, or None."""
+    if name in _NUMBER_OF:
+        try:
+            _NUMBER_OF[name].validate_python(value)
+        except ValidationError as error:
+            return error.errors()[-1]["msg"]
     return None
 
 

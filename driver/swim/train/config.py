@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
@@ -16,6 +16,7 @@ from swim.data.settings import DataSettings
 from swim.demo.inputs import DemoOptions
 from swim.errors import did_you_mean
 from swim.files import decode_text
+from swim.options import Options
 from swim.prompts import SYSTEM_PROMPT
 from swim.train.arguments import OTHER_NAMES, RENAMED, SFT, Arguments, check_arguments, rename
 from swim.video import Reader
@@ -28,19 +29,17 @@ class ConfigError(ValueError):
     """The configuration cannot be used; `str(error)` names the key and the remedy."""
 
 
-class LoraOptions(BaseModel):
+class LoraOptions(Options):
     """LoRA on the language model's attention and MLP projections."""
 
-    model_config = ConfigDict(extra="forbid")
-    r: int = Field(16, description="rank of the adapters")
-    alpha: int = Field(32, description="their product is scaled by alpha / r")
-    dropout: float = Field(0.05, description="share of an adapter's inputs that is dropped in training")
+    r: int = Field(16, ge=1, description="rank of the adapters")
+    alpha: int = Field(32, ge=1, description="their product is scaled by alpha / r")
+    dropout: float = Field(0.05, ge=0, lt=1, description="share of an adapter's inputs that is dropped in training")
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Options):
     """Our own keys. Every other key of the YAML is an argument of TRL's SFTConfig (learning_rate, max_steps, ...)."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
     table: ClassVar[Arguments] = SFT
     output_dir: str = Field(description="folder of the run; a stopped run resumes from its last checkpoint there")
     model_name_or_path: str | None = Field(
@@ -168,6 +167,12 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _budget_fits(self):
+        if self._budget.contradiction is not None:
+            raise ValueError(self._budget.contradiction)
+        return self
+
+    @model_validator(mode="after")
     def _samples_stay_apart(self):
         if self.lengths is not None and self.arguments.get("per_device_train_batch_size", 8) != 1:
             raise ValueError(
@@ -177,10 +182,13 @@ class TrainConfig(BaseModel):
         return self
 
     @property
+    def _budget(self) -> VisualBudget:
+        return VisualBudget(self.max_frames, self.min_pixels, self.max_pixels, self.total_pixels, self.fps)
+
+    @property
     def data_settings(self) -> DataSettings:
-        budget = VisualBudget(self.max_frames, self.min_pixels, self.max_pixels, self.total_pixels, self.fps)
         return DataSettings(
-            budget,
+            self._budget,
             self.system_prompt,
             self.mask_resolution,
             cache_gb=self.cache_gb,
@@ -313,7 +321,8 @@ def _first_problem(error: ValidationError, config: type[TrainConfig]) -> str:
             kind for kind in (group, *get_args(group)) if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
         return f"{where}: unknown key{_suggest(str(problem['loc'][-1]), set(options.model_fields))}"
-    return f"{where}: {problem['msg']}, found {problem['input']!r}"
+    what = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}, found {problem['input']!r}" if where else what  # of keys that do not go together
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:

@@ -3,20 +3,20 @@
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from trl import GRPOConfig
 
 from swim.llm import Asker, Endpoint
+from swim.options import Options
 from swim.reply_cache import ReplyCache
 from swim.train.arguments import GRPO, Arguments
 from swim.train.config import ConfigError, TrainConfig
 from swim.train.rewards import NAMES, Reward, make_reward
 
 
-class JudgeOptions(BaseModel):
+class JudgeOptions(Options):
     """Who grades completions for the reward `judge`."""
 
-    model_config = ConfigDict(extra="forbid")
     model: str = Field(description="name of the judge at its service")
     base_url: str | None = Field(None, description="of the API, such as http://localhost:8000/v1; null is OpenAI's")
     concurrency: int = Field(8, ge=1, description="requests at a time")

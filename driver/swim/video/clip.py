@@ -40,6 +40,13 @@ class VisualBudget:
     total_pixels: int = int(128000 * 28 * 28 * 0.9)
     fps: float | None = None
 
+    @property
+    def contradiction(self) -> str | None:
+        """Where the bounds cannot both be kept; frames would be larger than max_pixels without a word."""
+        if self.min_pixels <= self.max_pixels:
+            return None
+        return f"min_pixels, {self.min_pixels}, is more than max_pixels, {self.max_pixels}; give both"
+
 
 @dataclass(frozen=True)
 class ClipLimits:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from swim.data.settings import READING_FILE, DataSettings, describe_reading, find_reading
+from swim.errors import DataError
 from swim.model_name import check_model_name
 from swim.processes import processes
 from swim.video.readers import check_reader
@@ -16,7 +17,7 @@ def data_settings(options: argparse.Namespace) -> DataSettings:
 
     Several models see the same: what the first of them was trained with that says so. Annotated frames are not told to
     the sampler: that would leak the answer. Raises NoModel, NoReader, and DataError naming a model's READING_FILE when it is
-    malformed.
+    malformed, and where min_pixels and max_pixels contradict each other.
     """
     models = [options.model] if isinstance(options.model, str) else options.model
     # a server's model has a name of its own there, which is nobody's on a hub
@@ -28,6 +29,8 @@ def data_settings(options: argparse.Namespace) -> DataSettings:
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     given |= {"released_timing": True} if options.released_timing else {}
     settings = _with_given(DataSettings() if found is None else found[0], dict(given))
+    if settings.budget.contradiction is not None:
+        raise DataError(settings.budget.contradiction, _origin(models, found, list(given)))
     check_reader(settings.video_reader)
     _say(f"videos are read with {describe_reading(settings)}; {_origin(models, found, list(given))}")
     return settings
