@@ -32,6 +32,25 @@ def test_an_error_of_the_processes_is_followed_by_one_line(tmp_path):
     assert "Traceback" not in done.stderr and "FAILED" not in done.stderr and "elastic" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"NPROC": "gpu"}, "error: NPROC: expected a whole number of at least 1, found 'gpu'"),
+        ({"NPROC": "0"}, "error: NPROC: expected a whole number of at least 1, found '0'"),
+        ({"NNODES": "2.5"}, "error: NNODES: expected a whole number of at least 1, found '2.5'"),
+        ({"NNODES": "2", "NODE_RANK": "-1"}, "error: NODE_RANK: expected a whole number of at least 0, found '-1'"),
+        ({"NNODES": "2", "NODE_RANK": "2"}, "error: NODE_RANK: 2 of 2 nodes; the first is 0"),
+        ({"NNODES": "2", "NODE_RANK": "1"}, "error: MASTER_ADDR: on 2 nodes, give the address of the first"),
+    ],
+)
+def test_a_number_of_processes_that_is_none_is_refused(given, message):
+    """NPROC=gpu, as torchrun takes it, trained on one of eight GPUs without a word."""
+    others = {name: value for name, value in os.environ.items() if name not in ("NNODES", "NODE_RANK", "MASTER_ADDR")}
+    script = str(REPOSITORY / "run_scripts/run_sft.sh")
+    done = subprocess.run(["bash", script, "--help"], capture_output=True, text=True, env=others | given, timeout=60)
+    assert (done.returncode, done.stderr.strip(), done.stdout) == (1, message, "")
+
+
 def test_a_process_that_is_killed_is_named_and_its_status_kept():
     done = launch("--no-python", "bash", "-c", "[ $RANK = 1 ] && kill -9 $BASHPID; sleep 30")
     assert done.returncode == 128 + signal.SIGKILL

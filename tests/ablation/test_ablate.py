@@ -10,6 +10,7 @@ import psutil
 import pytest
 import yaml
 
+from swim.cli import main
 from swim.cli.runs.measuring import reworded
 
 from ..conftest import REPOSITORY
@@ -102,6 +103,13 @@ def test_finished_trainings_keep_their_weights_and_no_checkpoints(folder, killed
     for run in runs:
         names = {path.name for path in run.iterdir()}
         assert {"model.safetensors", "finished.json"} <= names and not [name for name in names if "checkpoint" in name]
+
+
+def test_a_number_of_processes_that_is_none_is_refused_before_anything_runs(folder, monkeypatch, capsys):
+    monkeypatch.setenv("NPROC", "gpu")
+    assert main(["ablate", str(folder / "ablation.yaml"), "--output", str(folder / "none")]) == 1
+    assert "error: NPROC: expected a whole number, at least 1, found 'gpu'" in capsys.readouterr().err
+    assert not (folder / "none").exists()
 
 
 def test_a_finished_ablation_runs_nothing(folder, killed_once):

@@ -19,6 +19,7 @@ from swim.ablation.table import Row, Scores, as_markdown, plot
 from swim.cli.runs.demo_defaults import with_demo_inputs
 from swim.cli.runs.measuring import Measuring
 from swim.cli.runs.train import in_one_line
+from swim.command_line import whole
 from swim.concurrently import killed_with_parent, run_concurrently
 from swim.files import write_atomically
 from swim.lock import FolderInUse, alone_in
@@ -85,7 +86,16 @@ def run(options: argparse.Namespace) -> int:
     return in_one_line(lambda: _run_cell(options) if options.only else _run_all(options))
 
 
+def _processes() -> int:
+    """Of each training, from NPROC. Raises ConfigError."""
+    try:
+        return whole(1)(os.environ.get("NPROC") or "1")
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"NPROC: {error}") from None
+
+
 def _run_all(options: argparse.Namespace) -> int:
+    _processes()
     ablation = read_ablation(options.file)
     output = _output(options)
     cells = plan_cells(ablation, output)
@@ -173,7 +183,7 @@ def _run_cell(options: argparse.Namespace):
 def _train(cell: Cell):
     """Trains, or resumes; returns at once if it is finished. Of a finished training the weights stay, not checkpoints."""
     config = cell.config.model_copy(update={"output_dir": str(cell.folder / "run"), "report": False})
-    count = int(os.environ.get("NPROC", "1"))
+    count = _processes()
     if count == 1:
         train(config)
     else:
