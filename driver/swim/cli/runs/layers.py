@@ -28,8 +28,6 @@ def evaluate(options: argparse.Namespace) -> dict | None:
     config = load_config(options.model)
     supervised = supervision_of(config).layers_of(config.text_config.num_hidden_layers)
     size = len(supervised) if options.size is None else options.size
-    if size < 1:
-        raise ValueError(f"--size: expected at least one layer, found {size}")
     file, without_masks = annotated_file(options)
     output = Path(options.output)
     settings = replace(data_settings(options), keep_annotated_frames=False)
