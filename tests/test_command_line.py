@@ -71,6 +71,29 @@ def test_a_number_out_of_its_bounds_is_refused_with_them(capsys):
         assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["construct", option, "0"] for option in ("--shard_size", "--attempts", "--limit", "--concurrency")),
+        ["construct", "--with_frames", "-1"],
+        ["from-masks", "--frame_step", "0"],
+        ["llava", "--sample", "0"],
+        ["review", "--sample", "0"],
+        ["review", "--frames", "0"],
+        ["gather", "--concurrency", "0"],
+        ["infer", "--folder_fps", "0"],
+        ["layers", "--size", "0"],
+        ["ablate", "--workers", "0"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_asked_of_a_number_that_means_nothing(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and f"argument {arguments[1]}: expected a " in error, error
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_is_there_at_once_without_torch(verb):
     command = [sys.executable, "-X", "importtime", "-m", "swim", verb, "--help"]

@@ -10,6 +10,7 @@ from swim.options import Options
 
 class Inner(Options):
     rate: float = 1.0
+    on: bool = False
 
 
 class Some(Options):
@@ -20,9 +21,23 @@ class Some(Options):
     whatever: dict[str, Any] = {}
     choice: Literal["a", "b"] = "a"
     inner: Inner | None = None
+    rates: dict[Literal["a"], float] = {}
+    steps: list[int] | None = None
+    inners: list[Inner] = []
 
 
-@pytest.mark.parametrize("given", [{"count": True}, {"name": True}, {"choice": False}, {"inner": {"rate": True}}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"count": True},
+        {"name": True},
+        {"choice": False},
+        {"inner": {"rate": True}},
+        {"rates": {"a": True}},
+        {"steps": [1, True]},
+        {"inners": [{"rate": True}]},
+    ],
+)
 def test_a_switch_is_no_value(given):
     with pytest.raises(ValidationError, match="expected a value, not a switch"):
         Some.model_validate(given)
@@ -30,6 +45,7 @@ def test_a_switch_is_no_value(given):
 
 def test_a_switch_is_a_switch():
     some = Some.model_validate({"on": True, "maybe": True, "whatever": {"a": True}, "count": 1})
+    assert Some.model_validate({"inner": {"on": True}, "inners": [{"on": True}]}).inners[0].on
     assert some.on is True and some.maybe is True and some.whatever == {"a": True} and some.count == 1
 
 

@@ -1,6 +1,6 @@
 """What the keys share that a user writes, in a file or on the command line."""
 
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -16,10 +16,21 @@ class Options(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch_for_a_value(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and not _takes_a_switch(cls.model_fields[str(info.field_name)].annotation):
+        leaves = _leaves(cls.model_fields[str(info.field_name)].annotation)
+        takes = {bool, Any} & leaves
+        if not isinstance(value, bool):  # a group has a look at its own keys
+            takes |= {leaf for leaf in leaves if isinstance(leaf, type) and issubclass(leaf, (BaseModel, dict, list))}
+        if _holds_a_switch(value) and not takes:
             raise PydanticCustomError("no_value", NO_VALUE)
         return value
 
 
-def _takes_a_switch(annotation: Any) -> bool:
-    return annotation in (bool, Any) or any(map(_takes_a_switch, get_args(annotation)))
+def _leaves(annotation: Any) -> set[Any]:
+    """{int, None} of dict[str, int] | None: what stands inside, without the keys of a dict."""
+    inside = get_args(annotation)[1:] if get_origin(annotation) is dict else get_args(annotation)
+    return set().union(*map(_leaves, inside)) if inside else {annotation}
+
+
+def _holds_a_switch(value: Any) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, bool) or any(map(_holds_a_switch, inside))

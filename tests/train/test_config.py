@@ -61,6 +61,12 @@ def test_keys_that_do_not_go_together_are_one_short_line(tmp_path):
         load_config(path, ["--learning_rates.merger", "1e-4"])
 
 
+def test_a_rate_of_a_part_without_its_value_is_no_rate(tmp_path):
+    path = write(tmp_path, "output_dir: o\ntrain: [language_model, merger]\n")
+    with pytest.raises(ConfigError, match="^--learning_rates: expected a value, not a switch"):
+        load_config(path, ["--learning_rates.merger"])
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="nowhere.yaml: no such configuration"):
         load_config(tmp_path / "nowhere.yaml")

@@ -83,12 +83,13 @@ def as_markdown(rows: Sequence[Row], seeds: Sequence[int]) -> str:
         lines += [
             row_of([row.variant.name, *(_mean(row.values(score)) for score in columns), _seeds(row)]) for row in some
         ]
-        reference = reference_of(some)
+        reference, named = reference_of(some), {row.variant.name: row for row in some}
         pairs = [(row, reference, row.variant.name) for row in some if row is not reference]
-        for row in some:
-            for other in some:
-                if row.variant.against == other.variant.name:
-                    pairs.append((row, other, f"{row.variant.name}, less {other.variant.name}"))
+        pairs += [
+            (row, named[row.variant.against], f"{row.variant.name}, less {row.variant.against}")
+            for row in some
+            if row.variant.against is not None
+        ]
         if pairs:
             lines += ["", f"Less {reference.variant.name}, of the same seeds, with 95 % t intervals:", ""]
             lines += head(["", *columns])

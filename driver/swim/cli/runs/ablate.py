@@ -95,7 +95,7 @@ def _processes() -> int:
 
 
 def _run_all(options: argparse.Namespace) -> int:
-    _processes()
+    _processes()  # for its error, which every training would end in
     ablation = read_ablation(options.file)
     output = _output(options)
     cells = plan_cells(ablation, output)

@@ -48,7 +48,7 @@ def load_training(
     reason = _no_report(rename(parse_overrides(overrides))) if config.report else None
     if reason is not None:
         config.report = False
-        if int(os.environ.get("RANK", 0)) == 0:
+        if int(os.environ.get("RANK", 0)) == 0:  # the processes have not met yet
             print(f"no report (comparison, pictures, summary.json): {reason}", flush=True)
     return config
 
